@@ -1,0 +1,55 @@
+# `make` alone lists what can be made. Every target installs what it needs into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := sim,data,dev
+# More options for pip. PyPI's torch for Linux comes with CUDA (several GB); for a CPU only:
+#   make install PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+PIP_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install lint format test test-slow quickstart quickstart-short showcase bench clean
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## Create .venv with everything the other targets need
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("$(PYTHON) is Python %d.%d, expected 3.11 or newer; run: make PYTHON=python3.11 $(MAKECMDGOALS)" % v[:2])'
+	$(PYTHON) -m venv --clear $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+lint: install ## Check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install ## Mend style and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: install ## Run the fast tests (under 2 minutes)
+	$(BIN)/pytest -q -m "not slow"
+
+test-slow: install ## Run the slow tests: packaging, real training, two processes
+	$(BIN)/pytest -q -m slow
+
+quickstart: install ## Train one model with five functions on Push-T and show it (20 minutes on two cores)
+	$(BIN)/uva quickstart --out runs/quickstart
+
+quickstart-short: install ## Run every step of the quickstart, too short to learn anything (for CI)
+	$(BIN)/uva quickstart --short true --out runs/quickstart-short
+
+showcase: install ## The same with time to learn all five functions (2 hours on two cores, minutes on a GPU)
+	$(BIN)/uva quickstart --config configs/showcase.yaml --out runs/showcase
+
+bench: install ## Measure the training speed and where the time goes
+	$(BIN)/uva fit --config configs/quickstart.yaml --trainer.max_steps 200 --trainer.limit_val_batches 0 --trainer.profiler simple
+
+clean: ## Remove .venv, builds and caches; leaves runs/ and demos/
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
