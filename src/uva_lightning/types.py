@@ -1,0 +1,174 @@
+"""What flows through the framework: episodes and batches in physical units, tokens, and what of them is visible.
+
+Axes: ``b`` sample, ``t`` frame, ``s`` token of a frame, ``c`` latent channel, ``h`` action step, ``a`` action width,
+``n`` proprioception step, ``p`` proprioception width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Facts of a data set that the model's sizes follow from; stored in every checkpoint as its contract.
+
+    Args:
+        cameras: Names of the cameras, the first is the main view.
+        image_size: Height and width of a frame in pixels.
+        action_dim: Width ``a`` of an action.
+        state_dims: Width ``p`` of each proprioception entry, by name.
+        rate_hz: Control rate in Hz.
+        horizon: Steps ``h`` of the action chunk; also the length of the history in steps.
+        frames: Frames ``t`` seen of the history, and as many of the future.
+        action_meaning: What an action is, with its unit, for people.
+    """
+
+    cameras: tuple[str, ...]
+    image_size: int
+    action_dim: int
+    state_dims: Mapping[str, int]
+    rate_hz: float
+    horizon: int = 16
+    frames: int = 4
+    action_meaning: str = ""
+
+    def __post_init__(self) -> None:
+        if self.horizon % self.frames:
+            raise ValueError(
+                f"horizon is {self.horizon} steps with {self.frames} frames, expected a multiple of the frames; "
+                f"set data.frames to a divisor of {self.horizon}."
+            )
+
+    @property
+    def stride(self) -> int:
+        """Steps between two frames."""
+        return self.horizon // self.frames
+
+    def frame_steps(self) -> tuple[int, ...]:
+        """Steps of the window that have a frame, history first: 3, 7, 11, 15, 19, ... for 4 frames in 16 steps."""
+        return tuple(range(self.stride - 1, 2 * self.horizon, self.stride))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What every datamodule delivers: ``b`` windows in physical units.
+
+    Either ``video`` or ``latents`` holds each camera. The first half of the frames is history, the second future.
+
+    Attributes:
+        video: u8[b, 2t, H, W, 3] per camera, RGB.
+        latents: f16[b, 2t, s, m] per camera, moments as the tokenizer's ``encode`` gives them, from the cache.
+        action: f32[b, h, a], the future chunk; the first action is the one taken at the last history frame.
+        past_action: f32[b, h, a].
+        state: f32[b, t, p] per proprioception entry, at the history frames.
+        text: f32[b, 512], instruction embedding.
+        present: bool[b] on the CPU per modality: what each sample really has.
+    """
+
+    video: dict[str, Tensor] = field(default_factory=dict)
+    latents: dict[str, Tensor] = field(default_factory=dict)
+    action: Tensor | None = None
+    past_action: Tensor | None = None
+    state: dict[str, Tensor] = field(default_factory=dict)
+    text: Tensor | None = None
+    present: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        for value in (*self.video.values(), *self.latents.values(), *self.present.values()):
+            return len(value)
+        raise ValueError("The batch has no video, no latents and no 'present' entry; a datamodule must fill one.")
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """Move all but ``present``, which the sampler reads on the CPU without waiting for the device."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: move(entry) for name, entry in value.items()}
+            return value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
+
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self) if f.name != "present"})
+
+
+class _Grouped(Mapping[str, Tensor]):
+    """Tensors by modality, also reachable as attributes."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        """Number of modalities."""
+        return len(self._values)
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name.startswith("_") or name not in self._values:
+            raise AttributeError(f"No modality '{name}' here, only {', '.join(self._values) or 'none'}.")
+        return self._values[name]
+
+    @property
+    def batch_size(self) -> int:
+        """Samples ``b``."""
+        return len(next(iter(self._values.values())))
+
+    def rows(self, index: Tensor | slice) -> Self:
+        """Take samples."""
+        return type(self)({name: value[index] for name, value in self.items()})
+
+    def to(self, device: torch.device) -> Self:
+        """Move to a device."""
+        return type(self)({name: value.to(device) for name, value in self.items()})
+
+
+class Tokens(_Grouped):
+    """Normalised model inputs by modality.
+
+    ``past_video`` and ``video``: f32[b, t, s, c]; ``action`` and ``past_action``: f32[b, h, a];
+    ``state``: f32[b, t, p]; a modality of your own: f32[b, n, w].
+    """
+
+    @property
+    def future(self) -> frozenset[str]:
+        """Modalities that lie in the future: actions, and the cameras, which have a past beside them.
+
+        All others are known when the robot decides and count as history.
+        """
+        return frozenset(name for name in self if name == "action" or f"past_{name}" in self)
+
+
+class Visible(_Grouped):
+    """Which tokens a sample may see, True = visible: bool[b, t, s] for video, bool[b, n] for sequences."""
+
+    @classmethod
+    def only(cls, tokens: Tokens, *names: str) -> Visible:
+        """Show the named modalities and hide all others; ``history`` names every modality but the future ones.
+
+        Raises:
+            KeyError: A name is no modality of these tokens.
+        """
+        known = {"history", *tokens}
+        if unknown := set(names) - known:
+            raise KeyError(f"Cannot show {sorted(unknown)}: this model has {sorted(known)}.")
+
+        def shown(name: str) -> bool:
+            return name in names or ("history" in names and name not in tokens.future)
+
+        return cls(
+            {name: torch.full(value.shape[:-1], shown(name), dtype=torch.bool) for name, value in tokens.items()}
+        )
+
+    def hide(self, *names: str) -> Visible:
+        """Hide whole modalities, in place."""
+        for name in names:
+            self[name].fill_(False)
+        return self
