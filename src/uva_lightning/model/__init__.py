@@ -1,0 +1,1 @@
+"""The shared latent transformer, what feeds it and what reads it."""

@@ -1,0 +1,175 @@
+"""Heads: from the joint latent to one modality."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from uva_lightning.model.heads.aggregate import Aggregator
+from uva_lightning.model.heads.denoiser import Denoiser
+from uva_lightning.model.streams import Shape
+from uva_lightning.types import Tokens, Visible
+
+DenoiserFactory = Callable[[int, int], Denoiser]
+AggregatorFactory = Callable[[Shape], Aggregator]
+
+
+class Head(nn.Module, ABC):
+    """Predict the hidden tokens of one modality.
+
+    Args:
+        modality: Name of the tokens it predicts.
+        channels: Numbers of a token that it predicts, the first ones.
+        denoiser: Process and network that work on its rows.
+        steps: Denoising steps when sampling.
+        temperature: Factor on the random part when sampling.
+    """
+
+    def __init__(self, modality: str, channels: int, denoiser: Denoiser, steps: int, temperature: float) -> None:
+        super().__init__()
+        if steps < 1:
+            raise ValueError(f"The {modality} head has {steps} denoising steps, expected at least 1.")
+        self.modality, self.channels, self.denoiser = modality, channels, denoiser
+        self.steps, self.temperature = steps, temperature
+
+    @abstractmethod
+    def loss(self, latent: Tensor, tokens: Tokens, seen: Visible) -> Tensor:
+        """Measure the denoising error on the hidden tokens.
+
+        Args:
+            latent: Z, [b, t, s, d], of the samples this head is trained on.
+            tokens: Their tokens, the target among them.
+            seen: What was visible to the transformer.
+
+        Returns:
+            f32[b], mean over the hidden tokens of each sample.
+        """
+
+    @abstractmethod
+    def sample(
+        self, latent: Tensor, tokens: Tokens, seen: Visible, noise: Tensor, temperature: float | None = None
+    ) -> Tensor:
+        """Generate the modality.
+
+        Args:
+            latent: Z, [b, t, s, d].
+            tokens: Tokens; only visible ones are read.
+            seen: What is visible.
+            noise: Standard normal in the shape of the modality's tokens, ``channels`` wide.
+            temperature: Instead of the head's own.
+
+        Returns:
+            f32, like the noise.
+        """
+
+
+class VideoHead(Head):
+    """Denoise every hidden video token by itself, given its own latent token (UVA section 3.4).
+
+    Args:
+        shape: Sizes; filled in by the model.
+        denoiser: Process and network.
+        residual: Predict the difference to the last past frame instead of the frame itself; what does not move then
+            needs no capacity. UVA predicts the frame.
+        steps: Denoising steps when sampling.
+        temperature: Factor on the random part when sampling.
+        modality: Tokens it predicts.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        denoiser: DenoiserFactory,
+        residual: bool = False,
+        steps: int = 100,
+        temperature: float = 0.95,
+        modality: str = "video",
+    ) -> None:
+        super().__init__(modality, shape.channels, denoiser(shape.channels, shape.width), steps, temperature)
+        self.residual = residual
+
+    def loss(self, latent: Tensor, tokens: Tokens, seen: Visible) -> Tensor:
+        """See the base class; visible tokens never reach the network."""
+        hidden = ~seen[self.modality]  # bool[b, t, s]
+        target = tokens[self.modality] - self._base(tokens, seen)
+        rows = self.denoiser.loss(target[hidden], latent[hidden])  # f32[n]
+        total = torch.zeros(hidden.shape, device=rows.device).masked_scatter(hidden, rows).flatten(1).sum(dim=1)
+        return total / hidden.flatten(1).sum(dim=1).clamp(min=1)
+
+    def sample(
+        self, latent: Tensor, tokens: Tokens, seen: Visible, noise: Tensor, temperature: float | None = None
+    ) -> Tensor:
+        """See the base class; visible tokens are returned as they are."""
+        temperature = self.temperature if temperature is None else temperature
+        rows = self.denoiser.sample(latent.flatten(0, 2), noise.flatten(0, 2), self.steps, temperature)
+        video = rows.view_as(noise) + self._base(tokens, seen)
+        return torch.where(seen[self.modality][..., None], tokens[self.modality], video)
+
+    def _base(self, tokens: Tokens, seen: Visible) -> Tensor:
+        """What the prediction is relative to: f32[b, 1, s, c]."""
+        last, shown = tokens[f"past_{self.modality}"][:, -1:], seen[f"past_{self.modality}"][:, -1:, :, None]
+        return last.where(shown, 0.0) * float(self.residual)
+
+
+class ActionHead(Head):
+    """Denoise each action of the chunk by itself, given its own condition (UVA section 3.4).
+
+    Args:
+        shape: Sizes; filled in by the model.
+        denoiser: Process and network.
+        aggregator: Turns the latent into ``h`` conditions.
+        steps: Denoising steps when sampling.
+        temperature: Factor on the random part when sampling.
+        modality: Tokens it predicts.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        denoiser: DenoiserFactory,
+        aggregator: AggregatorFactory,
+        steps: int = 100,
+        temperature: float = 0.95,
+        modality: str = "action",
+    ) -> None:
+        aggregate = aggregator(shape)
+        channels, conditions, width = self._rows(shape, aggregate)
+        super().__init__(modality, shape.channels, denoiser(channels, width), steps, temperature)
+        self.aggregate, self.conditions = aggregate, conditions
+
+    def loss(self, latent: Tensor, tokens: Tokens, seen: Visible) -> Tensor:
+        """See the base class; a row counts if any action in it is hidden."""
+        target = tokens[self.modality][..., : self.channels].flatten(1)  # f32[b, h * a]
+        condition = self.aggregate(latent).reshape(len(latent) * self.conditions, -1)
+        rows = self.denoiser.loss(target.reshape(len(condition), -1), condition).view(len(latent), -1)
+        hidden = (~seen[self.modality]).view(*rows.shape, -1).any(dim=-1)  # bool[b, rows]
+        return rows.where(hidden, 0.0).sum(dim=1) / hidden.sum(dim=1).clamp(min=1)
+
+    def sample(
+        self, latent: Tensor, tokens: Tokens, seen: Visible, noise: Tensor, temperature: float | None = None
+    ) -> Tensor:
+        """See the base class; visible actions are returned as they are."""
+        condition = self.aggregate(latent).reshape(len(latent) * self.conditions, -1)
+        rows = noise.reshape(len(condition), -1)
+        temperature = self.temperature if temperature is None else temperature
+        action = self.denoiser.sample(condition, rows, self.steps, temperature).view_as(noise)
+        return torch.where(seen[self.modality][..., None], tokens[self.modality][..., : self.channels], action)
+
+    def _rows(self, shape: Shape, aggregate: Aggregator) -> tuple[int, int, int]:
+        """Width of a denoised row, rows per sample and width of a row's condition."""
+        if aggregate.conditions != shape.steps:
+            raise ValueError(
+                f"{type(aggregate).__name__} gives {aggregate.conditions} conditions for a chunk of {shape.steps} "
+                "actions, expected one each; use ConvFC, or ActionChunkHead to denoise the chunk at once."
+            )
+        return shape.channels, shape.steps, aggregate.width
+
+
+class ActionChunkHead(ActionHead):
+    """Denoise the whole chunk at once as one vector, so that its actions agree with each other."""
+
+    def _rows(self, shape: Shape, aggregate: Aggregator) -> tuple[int, int, int]:
+        return shape.channels * shape.steps, 1, aggregate.conditions * aggregate.width

@@ -1,0 +1,89 @@
+"""The denoising network of all heads: an MLP steered by noise level and condition (MAR's DiffLoss network)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NORM_EPS = 1e-6
+TIME_FEATURES = 256
+MAX_PERIOD = 10_000.0
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoidal features of the noise level, cosines first, then two linear layers."""
+
+    periods: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(TIME_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
+        half = TIME_FEATURES // 2
+        self.register_buffer("periods", torch.exp(-math.log(MAX_PERIOD) * torch.arange(half) / half), persistent=False)
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Embed f32[n], in 0..1000."""
+        angles = time.float()[:, None] * self.periods
+        embedded: Tensor = self.mlp(torch.cat((angles.cos(), angles.sin()), dim=-1))
+        return embedded
+
+
+class ResidualBlock(nn.Module):
+    """MLP block whose normalisation is shifted, scaled and gated by the steering vector."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.modulation = nn.Linear(width, 3 * width)
+
+    def forward(self, x: Tensor, steer: Tensor) -> Tensor:
+        """Map [n, w] to [n, w]."""
+        shift, scale, gate = self.modulation(steer).chunk(3, dim=-1)
+        return x + gate * self.mlp(self.norm(x) * (1 + scale) + shift)
+
+
+class DenoisingMLP(nn.Module):
+    """Predict noise or velocity of rows that are noised independently.
+
+    Args:
+        channels_in: Width of a noisy row.
+        channels_out: Width of the prediction.
+        condition: Width of the condition.
+        width: Hidden width.
+        depth: Residual blocks.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, condition: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.input = nn.Linear(channels_in, width)
+        self.time = TimeEmbedding(width)
+        self.condition = nn.Linear(condition, width)
+        self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(depth))
+        self.final_norm = nn.LayerNorm(width, eps=NORM_EPS, elementwise_affine=False)
+        self.final_modulation = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, channels_out)
+        self._initialise()
+
+    def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        """Predict for f32[n, channels_in] at noise levels f32[n], given a condition already projected to [n, w]."""
+        x = self.input(x)
+        steer = F.silu(self.time(time).to(x.dtype) + condition)
+        for block in self.blocks:
+            x = block(x, steer)
+        shift, scale = self.final_modulation(steer).chunk(2, dim=-1)
+        return self.output(self.final_norm(x) * (1 + scale) + shift).float()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+                if module in set(self.time.mlp):
+                    nn.init.normal_(module.weight, std=0.02)
+        blocks = [block for block in self.modules() if isinstance(block, ResidualBlock)]
+        for layer in (*(block.modulation for block in blocks), self.final_modulation, self.output):
+            nn.init.zeros_(layer.weight)

@@ -1,0 +1,1 @@
+"""Tokenizers: frozen maps between frames and latent tokens."""

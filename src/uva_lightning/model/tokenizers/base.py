@@ -1,0 +1,47 @@
+"""What every tokenizer offers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Generator, Tensor
+
+from uva_lightning.model.fitted import Fitted
+
+
+class Tokenizer(Fitted):
+    """Turn frames into latent tokens and back. Frozen: its latents may be computed once and cached.
+
+    Attributes:
+        channels: Width ``c`` of a latent token.
+    """
+
+    channels: int
+
+    @abstractmethod
+    def grid(self, image_size: int) -> tuple[int, int]:
+        """Rows and columns of tokens of a frame of ``image_size`` px.
+
+        Raises:
+            ValueError: The size does not divide into tokens.
+        """
+
+    @abstractmethod
+    def fit(self, frames: Tensor) -> None:
+        """Learn from u8[n, H, W, 3] what can be learnt in seconds; a pretrained tokenizer does nothing."""
+
+    @abstractmethod
+    def encode(self, frames: Tensor) -> Tensor:
+        """Encode u8[..., H, W, 3] to moments f32[..., s, m], which ``sample`` turns into latents."""
+
+    @abstractmethod
+    def sample(self, moments: Tensor, rng: Generator | None = None) -> Tensor:
+        """Draw latents f32[..., s, c] from moments [..., s, m]; with no generator take the mean."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode f32[..., s, c] to u8[..., H, W, 3]."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Name the weights, so that cached latents of other weights are never taken for these."""

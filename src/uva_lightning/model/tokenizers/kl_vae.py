@@ -1,0 +1,103 @@
+"""The real thing: diffusers' ``AutoencoderKL`` in the kl-f16 layout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from einops import rearrange
+from torch import Generator, Tensor
+
+from uva_lightning.model.tokenizers.base import Tokenizer
+
+PIXEL_HALF = 127.5
+BLOCK = 16
+
+
+class KLVAE(Tokenizer):
+    """Pretrained variational autoencoder, frozen.
+
+    Args:
+        path: Folder as diffusers writes it: ``config.json`` and ``diffusion_pytorch_model.safetensors``.
+        image_size: Side in pixels to which frames are resized before encoding.
+        scale: Factor on the latents; 0.2325 for UVA's kl-f16.
+    """
+
+    def __init__(self, path: Path | str, image_size: int = 256, scale: float = 0.2325) -> None:
+        self.path, self.image_size, self.scale = Path(path), image_size, scale
+        config = self.path / "config.json"
+        if not config.is_file():
+            raise ValueError(
+                f"{self.path} is no autoencoder: {config.name} is missing; expected a folder written by diffusers' "
+                "AutoencoderKL.save_pretrained, with config.json and diffusion_pytorch_model.safetensors."
+            )
+        self.vae = AutoencoderKL.from_pretrained(self.path, use_safetensors=True).eval().requires_grad_(False)
+        self.channels = int(self.vae.config["latent_channels"])
+        self.stride = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+
+    @property
+    def fitted(self) -> bool:
+        """Always: it is pretrained."""
+        return True
+
+    def grid(self, image_size: int) -> tuple[int, int]:
+        """See the base class; frames of any size are resized."""
+        if self.image_size % self.stride:
+            raise ValueError(f"image_size of the KLVAE is {self.image_size}, expected a multiple of {self.stride}.")
+        return self.image_size // self.stride, self.image_size // self.stride
+
+    def fit(self, frames: Tensor) -> None:
+        """Nothing to learn."""
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Encode u8[..., H, W, 3] to mean and log-variance, f32[..., s, 2c]."""
+        lead = frames.shape[:-3]
+        moments = [self._encode_block(block) for block in frames.reshape(-1, *frames.shape[-3:]).split(BLOCK)]
+        return torch.cat(moments).unflatten(0, lead)
+
+    def sample(self, moments: Tensor, rng: Generator | None = None) -> Tensor:
+        """See the base class."""
+        mean, log_variance = moments.float().chunk(2, dim=-1)
+        if rng is None:
+            return mean * self.scale
+        noise = torch.randn(mean.shape, generator=rng).to(mean.device)
+        return (mean + (0.5 * log_variance.clamp(-30, 20)).exp() * noise) * self.scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode f32[..., s, c] to u8[..., image_size, image_size, 3]."""
+        lead, (rows, _) = latents.shape[:-2], self.grid(self.image_size)
+        z = rearrange(latents.reshape(-1, *latents.shape[-2:]).float() / self.scale, "n (y x) c -> n c y x", y=rows)
+        images = torch.cat([self.vae.decode(block).sample for block in z.split(BLOCK)])
+        pixels = ((images + 1) * PIXEL_HALF).round().clamp(0, 2 * PIXEL_HALF).to(torch.uint8)
+        return rearrange(pixels, "n c y x -> n y x c").unflatten(0, lead)
+
+    def fingerprint(self) -> str:
+        """See the base class."""
+        digest = hashlib.sha256(json.dumps([self.image_size, self.scale]).encode())
+        for name, tensor in sorted(self.vae.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: the weights stay in their own file, named by the config."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Nothing to take."""
+
+    def to(self, device: torch.device) -> None:
+        """See the base class."""
+        self.vae.to(device)
+
+    def _encode_block(self, frames: Tensor) -> Tensor:
+        x = rearrange(frames.float(), "n y x c -> n c y x")
+        if x.shape[-1] != self.image_size:
+            x = torch.nn.functional.interpolate(x, (self.image_size, self.image_size), mode="bilinear")
+        moments = self.vae.encode(x / PIXEL_HALF - 1).latent_dist.parameters
+        return rearrange(moments, "n m y x -> n (y x) m")

@@ -1,0 +1,273 @@
+"""The LightningModule: UVA's Figure 2, from a batch to one loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from uva_lightning.balance import Balancer, FixedWeights, Terms, split_terms
+from uva_lightning.model.fitted import Fitted
+from uva_lightning.model.heads.base import Head
+from uva_lightning.model.streams import Shape, Stream
+from uva_lightning.model.tokenizers.base import Tokenizer
+from uva_lightning.model.transformer import LatentTransformer
+from uva_lightning.normalize import ActionSpace, Limits
+from uva_lightning.objective import Objective
+from uva_lightning.optim import AdamWCosine
+from uva_lightning.sampler import ObjectiveSampler, Plan, seeded
+from uva_lightning.types import Batch, DataSpec, Tokens
+
+StreamFactory = Callable[[Shape], Stream]
+HeadFactory = Callable[[Shape], Head]
+TransformerFactory = Callable[[Shape, Mapping[str, Stream]], LatentTransformer]
+SamplerFactory = Callable[[Mapping[str, Objective]], ObjectiveSampler]
+
+LOG_EVERY = 10
+
+
+class UVAModule(LightningModule):
+    """One shared latent transformer, trained on several objectives at once.
+
+    Args:
+        spec: Facts of the data; linked from ``data``.
+        tokenizer: Frozen map between frames and latent tokens.
+        objectives: What is trained, by a name of your choice.
+        heads: One per predicted modality.
+        transformer: The trunk.
+        width: Width ``d`` of the trunk.
+        streams: How modalities enter; those not named enter by a plain ``Stream``.
+        actions: How the model sees actions; each dimension's range to [-1, 1] if not given, as UVA.
+        sampler: Which sample serves which objective; equal shares in every batch if not given.
+        balancer: How losses become one; the objectives' fixed weights if not given.
+        optimizer: Optimizer and learning rate.
+        seed: Seed of masks, noise and assignment.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        tokenizer: Tokenizer,
+        objectives: dict[str, Objective],
+        heads: dict[str, HeadFactory],
+        transformer: TransformerFactory,
+        width: int = 768,
+        streams: dict[str, StreamFactory] | None = None,
+        actions: ActionSpace | None = None,
+        sampler: SamplerFactory = ObjectiveSampler,
+        balancer: Balancer | None = None,
+        optimizer: AdamWCosine | None = None,
+        seed: int = 42,
+    ) -> None:
+        super().__init__()
+        self.spec, self.tokenizer, self.seed = spec, tokenizer, seed
+        self.actions = actions or ActionSpace(Limits())
+        self.states = {name: Limits() for name in spec.state_dims}
+        self.optimizer = optimizer or AdamWCosine()
+        self.sampler, self.balancer = sampler(objectives), balancer or FixedWeights()
+
+        grid = tokenizer.grid(spec.image_size)
+        shapes = {
+            modality: Shape(spec.frames, grid, width, channels, steps)
+            for modality, (channels, steps) in self._modalities().items()
+        }
+        _check_names("streams", streams or {}, shapes)
+        _check_names("heads", heads, shapes)
+        head_shapes = shapes | {"action": replace(shapes["action"], channels=spec.action_dim)}
+        chosen = {name: (streams or {}).get(name, Stream)(shape) for name, shape in shapes.items()}
+        self.transformer = transformer(Shape(spec.frames, grid, width, width, spec.frames), chosen)
+        self.heads = nn.ModuleDict({name: head(head_shapes[name]) for name, head in heads.items()})
+        for name, objective in objectives.items():
+            if missing := set(objective.predicts) - set(heads):
+                raise ValueError(
+                    f"Objective '{name}' predicts {sorted(missing)}, for which there is no head, only "
+                    f"{sorted(heads)}; add model.heads.{sorted(missing)[0]}."
+                )
+
+    # -- from a batch to the loss ---------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Serve every objective with its share of the batch; one transformer pass, each head once."""
+        step = self._batches_done
+        torch.manual_seed(seeded(self.seed, step, self.global_rank).initial_seed())  # a resume repeats the noise
+        plan, terms = self.losses(batch, step)
+        loss = self.balancer(plan, terms)
+        self._log_terms("train", plan, terms, loss, self.global_step % LOG_EVERY == 0)
+        return loss
+
+    def losses(self, batch: Batch, step: int) -> tuple[Plan, Terms]:
+        """Run the batch through the model.
+
+        Args:
+            batch: Windows in physical units.
+            step: Number that decides assignment and masks, together with seed and rank.
+
+        Returns:
+            Who served what, and the mean loss of each (objective, modality).
+        """
+        plan = self.sampler(step, batch.present, self.global_rank)
+        tokens = self.tokens(batch).rows(plan.order.to(self.device))
+        seen = plan.visible(tokens, seeded(self.seed, step, self.global_rank, 1)).to(self.device)
+        latent = self.transformer(tokens, seen)  # [b, t, s, d]
+        losses = {
+            name: self.head(name).loss(latent[rows], tokens.rows(rows), seen.rows(rows))
+            for name, rows in plan.predicts.items()
+        }
+        return plan, split_terms(plan, losses)
+
+    def head(self, name: str) -> Head:
+        """Give the head of a modality.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if name not in self.heads:
+            raise ValueError(
+                f"This model has no head for {name}, only {', '.join(self.heads)}; train one with model.heads.{name}."
+            )
+        return cast(Head, self.heads[name])
+
+    def tokens(self, batch: Batch) -> Tokens:
+        """Tokenise frames and normalise numbers; what a batch lacks becomes zeros, which nothing may see."""
+        values: dict[str, Tensor] = {}
+        for name, camera in self.cameras.items():
+            moments = batch.latents[camera] if batch.latents else self.tokenizer.encode(batch.video[camera])
+            latents = self.tokenizer.sample(moments)  # f32[b, 2t, s, c]
+            values[f"past_{name}"], values[name] = latents.chunk(2, dim=1)
+        if batch.action is None:
+            width = self.actions.shown(self.spec.action_dim)
+            values["action"] = torch.zeros(len(batch), self.spec.horizon, width, device=self.device)
+        else:
+            values["action"] = self.actions.encode(batch.action, batch.state)
+        for name, normalizer in self.states.items():
+            values[name] = normalizer.encode(batch.state[name])
+        return Tokens(values)
+
+    def _modalities(self) -> dict[str, tuple[int, int]]:
+        """Width and steps of every modality that the data has."""
+        spec, channels = self.spec, self.tokenizer.channels
+        frames = {name: (channels, spec.frames) for camera in self.cameras for name in (f"past_{camera}", camera)}
+        states = {name: (width, spec.frames) for name, width in spec.state_dims.items()}
+        return {**frames, "action": (self.actions.shown(spec.action_dim), spec.horizon), **states}
+
+    @property
+    def cameras(self) -> dict[str, str]:
+        """Cameras by the name of their modality; the main view is 'video', as in the paper."""
+        main, *others = self.spec.cameras
+        return {"video": main, **{camera: camera for camera in others}}
+
+    # -- training -------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer and schedule, stepped with every optimizer step."""
+        optimizer, schedule = self.optimizer.build(self, self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by norm; Lightning refuses fused optimizers, which is needed for scaled float16 gradients only."""
+        by_norm = gradient_clip_algorithm in (None, "norm")
+        if self.trainer.precision == "16-mixed" or not by_norm:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
+    def on_fit_start(self) -> None:
+        """Fit what is fitted on data and not in the checkpoint, then encode every frame once."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not self.tokenizer.fitted:
+            self.tokenizer.fit(data.training_frames())
+        chunks = data.training_numbers()
+        if not self.actions.fitted:
+            self.actions.fit(chunks.action, chunks.state)
+        for name, normalizer in self.states.items():
+            if not normalizer.fitted:
+                normalizer.fit(chunks.state[name].flatten(0, 1))
+        self._place_fitted()
+        data.cache(self.encode_frames, self.tokenizer.fingerprint())
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Encode u8[n, H, W, 3] on this module's device."""
+        with torch.no_grad():
+            return self.tokenizer.encode(frames.to(self.device))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Losses on held-out episodes with the same masks and noise every time."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeded(self.seed, batch_idx, self.global_rank).initial_seed())
+            plan, terms = self.losses(batch, batch_idx)
+        self._log_terms("val", plan, terms, self.balancer(plan, terms), True)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """See ``validation_step``."""
+        self.validation_step(batch, batch_idx)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the gradient norm of the trunk and of each head."""
+        if self.global_step % LOG_EVERY == 0:
+            for name, part in {"transformer": self.transformer, **self.heads}.items():
+                norms = [p.grad.norm() for p in part.parameters() if p.grad is not None]
+                if norms:
+                    self.log(f"grad_norm/{name}", torch.stack(norms).norm())
+
+    def _log_terms(self, stage: str, plan: Plan, terms: Terms, loss: Tensor, now: bool) -> None:
+        if not now:
+            return
+        rows = len(plan.order)
+        self.log(f"{stage}/loss", loss.detach(), prog_bar=True, batch_size=rows)
+        for (name, term), value in terms.items():
+            count = plan.served[name].stop - plan.served[name].start
+            self.log(f"{stage}/{name}/{term}", value.detach(), batch_size=count)
+            if stage == "train":
+                self.log(f"{stage}/{name}/share", count / rows, batch_size=rows)
+
+    @property
+    def _batches_done(self) -> int:
+        """Batches trained on since the start of training; restored by Lightning on resume."""
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return int(progress.processed)
+
+    # -- checkpoint -----------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the contract with the data and what was fitted on it."""
+        checkpoint["contract"] = asdict(self.spec)
+        checkpoint["fitted"] = {name: part.state() for name, part in self._fitted().items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the contract and take what was fitted.
+
+        Raises:
+            ValueError: The data differ from those of the checkpoint.
+        """
+        contract, now = checkpoint["contract"], asdict(self.spec)
+        if wrong := [name for name in now if name != "action_meaning" and contract.get(name) != now[name]]:
+            name = wrong[0]
+            raise ValueError(
+                f"The data has {name} = {now[name]}, the checkpoint was trained with {contract.get(name)}"
+                f"{f' (and {len(wrong) - 1} more differ)' if wrong[1:] else ''}; use the same data, or train anew."
+            )
+        for name, part in self._fitted().items():
+            part.load_state(checkpoint["fitted"][name])
+        self._place_fitted()
+
+    def _fitted(self) -> dict[str, Fitted]:
+        states = {f"state.{name}": normalizer for name, normalizer in self.states.items()}
+        return {"tokenizer": self.tokenizer, "actions": self.actions, **states}
+
+    def _place_fitted(self) -> None:
+        for part in self._fitted().values():
+            part.to(self.device)
+
+
+def _check_names(what: str, named: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    if unknown := set(named) - set(known):
+        raise ValueError(f"model.{what} names {sorted(unknown)}, but the data has {sorted(known)}; rename or remove.")
