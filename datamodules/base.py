@@ -1,0 +1,215 @@
+"""What all datamodules share: read once, split by episode, cut windows, deliver batches that a resume can repeat."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from uva_lightning.datamodules import latent_cache
+from uva_lightning.datamodules.generate import EpisodeMaker
+from uva_lightning.datamodules.latent_cache import Encode
+from uva_lightning.datamodules.step_sampler import FixedBatchSampler, StepBatchSampler, StepLoader
+from uva_lightning.datamodules.store import EpisodeStore
+from uva_lightning.datamodules.symmetry import Symmetry
+from uva_lightning.datamodules.window_batches import Latents, Variants, WindowBatches
+from uva_lightning.datamodules.windows import Windows
+from uva_lightning.types import Batch, DataSpec
+
+
+class RobotDataModule(LightningDataModule, ABC):
+    """Windows of robot episodes held in memory; a dataset adds its facts and ``read``.
+
+    Args:
+        path: Where the data lies.
+        batch_size: Windows of a step, over all processes together.
+        frames: Frames of the history, and as many of the future.
+        horizon: Steps of the action chunk, and of the history.
+        pad: Steps by which a window may begin before its episode and end after it; edges are repeated.
+        val_ratio: Share of the episodes held out, at least one.
+        seed: Seed of the split and of the order.
+        symmetry: Adds every training window mapped by it.
+        max_episodes: Use the first so many episodes only.
+        workers: Processes that fetch batches; 0 is fastest from cached latents.
+        cache_dir: Folder that keeps cached latents for later runs.
+        allow_short_episodes: Pad episodes that are too short for a window instead of refusing them.
+        generate: Writes the data first where ``path`` has none.
+    """
+
+    facts: ClassVar[DataSpec]
+
+    def __init__(
+        self,
+        path: Path | str,
+        batch_size: int = 64,
+        frames: int = 4,
+        horizon: int = 16,
+        pad: tuple[int, int] = (1, 7),
+        val_ratio: float = 0.02,
+        seed: int = 42,
+        symmetry: Symmetry | None = None,
+        max_episodes: int | None = None,
+        workers: int = 0,
+        cache_dir: Path | str | None = None,
+        allow_short_episodes: bool = False,
+        generate: EpisodeMaker | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 < val_ratio < 1:
+            raise ValueError(f"val_ratio is {val_ratio}, expected a share between 0 and 1, such as 0.02.")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1.")
+        if max_episodes is not None and max_episodes < 2:
+            raise ValueError(f"max_episodes is {max_episodes}, expected at least 2: one trains, one validates.")
+        self.path, self.batch_size, self.workers, self.seed = Path(path), batch_size, workers, seed
+        self.pad, self.val_ratio, self.max_episodes = (pad[0], pad[1]), val_ratio, max_episodes
+        self.symmetry, self.allow_short_episodes, self.generate = symmetry, allow_short_episodes, generate
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.spec = replace(self.facts, frames=frames, horizon=horizon)
+        self.latents: Latents | None = None
+        self._store: EpisodeStore | None = None
+
+    @abstractmethod
+    def read(self) -> EpisodeStore:
+        """Read all episodes from ``path``."""
+
+    @property
+    def store(self) -> EpisodeStore:
+        """All episodes, read at the first use; normalisers are fitted on their actions and states."""
+        if self._store is None:
+            store = self.read()
+            self._check(store)
+            if self.max_episodes is not None and self.max_episodes < store.episodes:
+                store = store.select(range(self.max_episodes))
+            self._store = store
+        return self._store
+
+    def prepare_data(self) -> None:
+        """Write the data where there are none and the config says how."""
+        if self.generate is not None:
+            self.generate(self.path)
+
+    def setup(self, stage: str) -> None:
+        """Read the episodes, split them and report the facts."""
+        if self._store is not None:
+            return
+        store, spec = self.store, self.spec
+        held_out = self.val_episodes()
+        chosen = set(held_out)
+        training = [episode for episode in range(store.episodes) if episode not in chosen]
+        self._train = self._windows(training)
+        self._val = self._windows(held_out)
+        self._variants = Variants.of(store, self.symmetry)
+        rank_zero_info(
+            f"{type(self).__name__} from {self.path}: {store.episodes} episodes, {store.steps} steps at "
+            f"{spec.rate_hz:g} Hz, {spec.image_size} px pictures of {', '.join(spec.cameras)}; action "
+            f"[{spec.action_dim}] = {spec.action_meaning}; {len(training)} episodes train "
+            f"({len(self._train)} windows{', and as many mirrored' if self.symmetry else ''}), "
+            f"{len(held_out)} validate ({len(self._val)} windows)."
+        )
+
+    def val_episodes(self) -> list[int]:
+        """Draw the held-out episodes as UVA does: for Push-T's 206 and seed 42 these are 18, 90, 134 and 157."""
+        episodes = self.store.episodes
+        if episodes < 2:
+            raise ValueError(f"{self.path} has {episodes} episode, expected at least 2: one trains, one validates.")
+        count = min(max(1, round(episodes * self.val_ratio)), episodes - 1)
+        drawn = np.random.default_rng(self.seed).choice(episodes, size=count, replace=False)
+        return sorted(int(episode) for episode in drawn)
+
+    def training_frames(self, most: int = 4096) -> Tensor:
+        """Give evenly spaced frames of the training episodes, mirrored ones too: u8[n, H, W, 3]; for a tokenizer."""
+        steps = self._train.steps()
+        steps = steps[np.linspace(0, len(steps) - 1, min(most, len(steps))).astype(np.int64)]
+        frames = torch.cat([torch.from_numpy(self.store.video[camera][steps]) for camera in self.spec.cameras])
+        return frames if self.symmetry is None else torch.cat([frames, self.symmetry.frames(frames)])
+
+    def training_numbers(self) -> Batch:
+        """Give ``action`` and ``state`` of all training windows, mirrored ones too; for the normalisers."""
+        data = WindowBatches(self.store, self._train, self._variants, self.symmetry, None)
+        return data.numbers(np.arange(len(data)))
+
+    def cache(self, encode: Encode, key: str = "") -> None:
+        """Encode every frame once; batches then carry ``latents`` instead of ``video``.
+
+        With ``cache_dir`` the first process writes a file and later runs read it; its name joins ``key`` and a hash of
+        the pictures.
+
+        Args:
+            encode: u8[n, H, W, 3] to moments [n, s, m], on any device.
+            key: Hash of the tokenizer's weights and settings.
+        """
+        store, first = self.store, self._rank == 0
+        if self.cache_dir is None:
+            self.latents = latent_cache.encode_store(store, self.symmetry, encode, first)
+            return
+        file = self.cache_dir / f"{key}-{latent_cache.fingerprint(store, self.symmetry)}.safetensors"
+        if first and not file.exists():
+            latent_cache.save(file, latent_cache.encode_store(store, self.symmetry, encode))
+        if self.trainer is not None:
+            self.trainer.strategy.barrier("latents")
+        if file.exists():
+            self.latents = latent_cache.load(file, store)
+        else:  # a folder that this machine does not share with the first process
+            self.latents = latent_cache.encode_store(store, self.symmetry, encode, show_progress=False)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled windows; continues where the trainer's batch counter stands."""
+        data = WindowBatches(self.store, self._train, self._variants, self.symmetry, self.latents)
+        sampler = StepBatchSampler(len(data), self.batch_size, self.seed, self._consumed, self._rank, self._world)
+        return StepLoader(data, sampler, self.workers)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """All windows of the held-out episodes as recorded, in order."""
+        data = WindowBatches(self.store, self._val, self._variants, None, self.latents)
+        sampler = FixedBatchSampler(len(data), self.batch_size, self._rank, self._world)
+        return DataLoader(data, None, sampler=sampler, num_workers=self.workers, persistent_workers=self.workers > 0)
+
+    def _windows(self, episodes: list[int]) -> Windows:
+        before, after = self.pad
+        return Windows(self.store.ends, self.spec, before, after, episodes, self.allow_short_episodes)
+
+    def _consumed(self) -> int:
+        """Batches trained on in the whole run; restored by Lightning before it asks for the first batch.
+
+        ``processed`` counts a batch as soon as its weights are updated, so it is right for a checkpoint written in
+        ``on_train_batch_end`` (``completed`` is one behind) and for one written within a step (``ready`` is ahead).
+        """
+        if self.trainer is None:
+            return 0
+        counts: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return int(counts.processed)
+
+    @property
+    def _rank(self) -> int:
+        return 0 if self.trainer is None else int(self.trainer.global_rank)
+
+    @property
+    def _world(self) -> int:
+        return 1 if self.trainer is None else int(self.trainer.world_size)
+
+    def _check(self, store: EpisodeStore) -> None:
+        """Compare what was read with the facts."""
+        spec = self.spec
+        found: dict[str, Any] = {"action width": store.action.shape[1]}
+        expected: dict[str, Any] = {"action width": spec.action_dim}
+        for camera in spec.cameras:
+            found[f"picture of {camera}"] = store.video[camera].shape[1:] if camera in store.video else "none"
+            expected[f"picture of {camera}"] = (spec.image_size, spec.image_size, 3)
+        for name, width in spec.state_dims.items():
+            found[f"width of {name}"] = store.state[name].shape[1] if name in store.state else "none"
+            expected[f"width of {name}"] = width
+        for what, value in found.items():
+            if value != expected[what]:
+                raise ValueError(
+                    f"{self.path} has {what} {value}, {type(self).__name__} expects {expected[what]}; "
+                    "point data.path to data of this kind, or write a datamodule for it."
+                )

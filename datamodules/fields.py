@@ -1,0 +1,55 @@
+"""How the fields of a dataset are called in one layout, and the checks that all readers share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Names on disk.
+
+    Args:
+        video: Field per camera.
+        action: Field of the actions.
+        state: Field per proprioception entry.
+    """
+
+    video: Mapping[str, str]
+    action: str
+    state: Mapping[str, str]
+
+    def names(self) -> set[str]:
+        """All fields."""
+        return {*self.video.values(), self.action, *self.state.values()}
+
+    def require(self, found: Iterable[str], path: Path) -> None:
+        """Refuse a dataset that lacks a field.
+
+        Raises:
+            ValueError: A field is missing; the message lists what is there.
+        """
+        found = set(found)
+        if missing := self.names() - found:
+            raise ValueError(
+                f"{path} lacks {', '.join(sorted(missing))}: found {', '.join(sorted(found)) or 'nothing'}, "
+                f"expected {', '.join(sorted(self.names()))}; this is another dataset, or an incomplete one."
+            )
+
+
+def columns(values: NDArray[Any], width: int, name: str, path: Path) -> NDArray[np.float32]:
+    """Take the first columns of a table as f32[n, width].
+
+    Raises:
+        ValueError: It has fewer.
+    """
+    values = np.asarray(values).reshape(len(values), -1)
+    if values.shape[1] < width:
+        raise ValueError(f"'{name}' in {path} has {values.shape[1]} columns, expected {width} or more.")
+    return np.ascontiguousarray(values[:, :width], dtype=np.float32)

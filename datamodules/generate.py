@@ -1,0 +1,35 @@
+"""Data that is made when it is not there yet."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+
+class EpisodeMaker(ABC):
+    """Writes a data set to the path of a datamodule before it is read, once, by the first process."""
+
+    @abstractmethod
+    def __call__(self, path: Path) -> None:
+        """Write all episodes, or what is missing of them; leave any other data at ``path`` alone."""
+
+
+class ScriptedDemos(EpisodeMaker):
+    """Let the scripted expert play, as ``uva demos`` does.
+
+    Args:
+        env: Environment.
+        episodes: Episodes in the folder afterwards.
+        seed: Seed of the first one.
+    """
+
+    def __init__(self, env: str = "pusht", episodes: int = 200, seed: int = 0) -> None:
+        self.env, self.episodes, self.seed = env, episodes, seed
+
+    def __call__(self, path: Path) -> None:
+        """See the base class; a path that holds other data, such as human demonstrations, is left alone."""
+        from uva_lightning.datamodules import demos
+        from uva_lightning.demos import write_demos
+
+        if not path.exists() or demos.matches(path):
+            write_demos(self.env, path, self.episodes, self.seed)

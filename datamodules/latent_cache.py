@@ -1,0 +1,104 @@
+"""Latents of every frame, computed once before training and optionally kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from uva_lightning.datamodules.store import EpisodeStore
+from uva_lightning.datamodules.symmetry import Symmetry
+
+Encode = Callable[[Tensor], Tensor]
+"""u8[n, H, W, 3] to [n, s, m]."""
+
+BLOCK = 256
+"""Frames encoded at a time."""
+
+
+def encode_store(
+    store: EpisodeStore, symmetry: Symmetry | None, encode: Encode, show_progress: bool = True
+) -> dict[str, Tensor]:
+    """Encode every frame, as recorded and mirrored.
+
+    Returns:
+        f16[v, n, s, m] per camera.
+
+    Raises:
+        ValueError: A latent is not finite in half precision.
+    """
+    variants = 1 if symmetry is None else 2
+    total = variants * store.steps * len(store.video)
+    latents: dict[str, Tensor] = {}
+    with tqdm(total=total, unit="frame", desc="latents", mininterval=1, disable=not show_progress) as bar:
+        for camera, frames in store.video.items():
+            for variant in range(variants):
+                for first in range(0, store.steps, BLOCK):
+                    block = torch.from_numpy(frames[first : first + BLOCK])
+                    if variant and symmetry is not None:
+                        block = symmetry.frames(block)
+                    with torch.inference_mode():
+                        code = encode(block).to("cpu", torch.float16)
+                    if not torch.isfinite(code).all():
+                        raise ValueError(
+                            f"Latents of camera '{camera}' leave the range of half precision in frames {first} to "
+                            f"{first + len(block) - 1}, expected finite numbers; check the tokenizer's weights."
+                        )
+                    if camera not in latents:
+                        latents[camera] = torch.empty(variants, store.steps, *code.shape[1:], dtype=torch.float16)
+                    latents[camera][variant, first : first + len(block)] = code
+                    bar.update(len(block))
+    return latents
+
+
+def fingerprint(store: EpisodeStore, symmetry: Symmetry | None) -> str:
+    """Hash what the latents follow from besides the tokenizer: the pictures and the symmetry."""
+    digest = hashlib.blake2b(type(symmetry).__qualname__.encode(), digest_size=8)
+    for camera in sorted(store.video):
+        frames = store.video[camera]
+        digest.update(f"{camera}{frames.shape}".encode())
+        for first in range(0, len(frames), BLOCK):
+            digest.update(frames[first : first + BLOCK].tobytes())
+    return digest.hexdigest()
+
+
+def save(path: Path, latents: dict[str, Tensor]) -> None:
+    """Write under a temporary name first, so that a file of the real name is always whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(latents, part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        size = sum(values.nbytes for values in latents.values()) / 1e6
+        raise OSError(
+            f"Cannot store the latents in {path} ({error}), expected room for {size:.0f} MB; "
+            "free some, or leave data.cache_dir out to keep them in memory only."
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: Path, store: EpisodeStore) -> dict[str, Tensor]:
+    """Read latents of this store.
+
+    Raises:
+        ValueError: The file is damaged or of other data.
+    """
+    try:
+        latents = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}), expected cached latents; delete it.") from error
+    steps = {name: values.shape[1] for name, values in latents.items()}
+    if steps != dict.fromkeys(store.video, store.steps):
+        raise ValueError(f"{path} holds latents of {steps} steps, expected {store.steps} per camera; delete it.")
+    return latents

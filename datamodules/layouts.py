@@ -1,0 +1,60 @@
+"""Find out in which layout a dataset lies on disk, and read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from uva_lightning.datamodules import demos, lerobot, replay_buffer
+from uva_lightning.datamodules.fields import Fields
+from uva_lightning.datamodules.store import EpisodeStore
+from uva_lightning.types import DataSpec
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A layout on disk: what it looks like, how to know it and how to read it."""
+
+    looks: str
+    matches: Callable[[Path], bool]
+    read: Callable[[Path, Fields, DataSpec], EpisodeStore]
+
+
+LAYOUTS: dict[str, Layout] = {
+    "demos": Layout("folder of episode_000000.npz with meta.json, from 'uva demos'", demos.matches, demos.read),
+    "lerobot": Layout("LeRobot v3.0: folder with meta/info.json, data/ and videos/", lerobot.matches, lerobot.read),
+    "replay_buffer": Layout(
+        "Diffusion Policy replay buffer: zarr folder or .zip with data/ and meta/episode_ends",
+        replay_buffer.matches,
+        replay_buffer.read,
+    ),
+}
+"""Known layouts by name; a datamodule says for each what its fields are called there."""
+
+
+def read_episodes(path: Path, fields: Mapping[str, Fields], spec: DataSpec) -> EpisodeStore:
+    """Read a dataset in whichever layout it lies.
+
+    Args:
+        path: Folder or file.
+        fields: Names of the fields, for each layout in which this dataset exists.
+        spec: Facts of the dataset; a state entry takes the first columns of its field, as many as the facts say.
+
+    Raises:
+        FileNotFoundError: There is nothing at the path.
+        ValueError: No known layout, or its content is not as expected.
+        ImportError: A package that the layout needs is missing.
+    """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"There is no dataset at {path}; set data.path to one, or record one with: uva demos pusht --out {path}"
+        )
+    for name, names in fields.items():
+        if LAYOUTS[name].matches(path):
+            return LAYOUTS[name].read(path, names, spec)
+    inside = sorted(entry.name for entry in path.iterdir())[:8] if path.is_dir() else []
+    known = "; ".join(LAYOUTS[name].looks for name in fields)
+    raise ValueError(
+        f"{path} is in no known layout (it holds {', '.join(inside) or 'nothing readable'}), expected one of: {known}."
+    )
