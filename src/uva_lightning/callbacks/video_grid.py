@@ -1,0 +1,105 @@
+"""Pictures of what the model imagines, beside what came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from uva_lightning.callbacks.evaluation import rehearsing, run_folder, undisturbed
+from uva_lightning.callbacks.tensorboard_video import log_picture
+from uva_lightning.module import UVAModule
+from uva_lightning.policy.policy import UVAPolicy
+from uva_lightning.results import whole_file
+from uva_lightning.types import Batch
+
+Frames = NDArray[np.uint8]
+
+LABEL_WIDTH, GAP = 120, 6
+BEST_GUESS = 0.0
+"""Temperature of the pictures: no noise but the model's own."""
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+
+
+class VideoGrid(Callback):
+    """Draw held-out windows at each validation: past, real future, imagined future, future given the true actions.
+
+    One PNG per camera goes to the run folder, ``pictures/step_00000500_top.png``, and to TensorBoard. The windows are
+    the same every time.
+
+    Args:
+        windows: Windows, evenly spaced over the held-out episodes.
+        given_actions: Add the row of forward dynamics, for a model that was trained on them.
+    """
+
+    def __init__(self, windows: int = 4, given_actions: bool = True) -> None:
+        if windows < 1:
+            raise ValueError(f"windows is {windows}, expected at least 1; remove VideoGrid to draw none.")
+        self.windows, self.given_actions = windows, given_actions
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a model that has no future to show.
+
+        Raises:
+            ValueError: It has no video head.
+        """
+        if not isinstance(pl_module, UVAModule) or "video" not in pl_module.heads:
+            raise ValueError(f"{type(pl_module).__name__} has no video head, VideoGrid needs one; remove VideoGrid.")
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, on the first process."""
+        if rehearsing(trainer) or not isinstance(pl_module, UVAModule):
+            return
+        folder = run_folder(trainer) / "pictures"
+        if not trainer.is_global_zero:
+            return
+        with undisturbed(pl_module):
+            rows = self._rows(UVAPolicy(pl_module), held_out(trainer, self.windows))
+        for camera in pl_module.spec.cameras:
+            picture = draw_grid({label: frames[camera] for label, frames in rows.items()})
+            with whole_file(folder / f"step_{trainer.global_step:08d}_{camera}.png") as file:
+                Image.fromarray(picture).save(file, "PNG")
+            log_picture(trainer, f"pictures/{camera}", picture)
+
+    def _rows(self, policy: UVAPolicy, batch: Batch) -> dict[str, dict[str, Frames]]:
+        """Frames u8[b, t, H, W, 3] per camera and row."""
+        past = {camera: video.chunk(2, dim=1)[0].numpy() for camera, video in batch.video.items()}
+        future = {camera: video.chunk(2, dim=1)[1].numpy() for camera, video in batch.video.items()}
+        seen = {"video": past, "state": {name: value.numpy() for name, value in batch.state.items()}}
+        rows = {"past": past, "future": future, "imagined": policy.imagine(seen, BEST_GUESS)}
+        if self.given_actions and batch.action is not None:
+            rows["given actions"] = policy.predict_next(seen, batch.action.numpy(), BEST_GUESS)
+        return rows
+
+
+def held_out(trainer: Trainer, count: int) -> Batch:
+    """Take evenly spaced validation windows, with their frames even where the loader delivers latents."""
+    loader: Any = trainer.val_dataloaders
+    windows = copy(loader.dataset)
+    windows.latents = None
+    batch: Batch = windows[torch.linspace(0, len(windows) - 1, min(count, len(windows))).long()]
+    return batch
+
+
+def draw_grid(rows: Mapping[str, Frames]) -> Frames:
+    """Lay out one row per entry, u8[b, t, H, W, 3], and one block of columns per sample, with labels."""
+    samples, _, height, _, _ = next(iter(rows.values())).shape
+    margin = np.full((height, GAP, 3), WHITE, dtype=np.uint8)
+    strips = []
+    for label, frames in rows.items():
+        blocks = [part for sample in range(samples) for part in (margin, *frames[sample])]
+        strips.append(np.concatenate([_label(label, height), *blocks], axis=1))
+    space = np.full((GAP, strips[0].shape[1], 3), WHITE, dtype=np.uint8)
+    return np.concatenate([part for strip in strips for part in (strip, space)][:-1])
+
+
+def _label(text: str, height: int) -> Frames:
+    image = Image.new("RGB", (LABEL_WIDTH, height), WHITE)
+    ImageDraw.Draw(image).text((GAP, height // 2), text, BLACK, anchor="lm")
+    return np.asarray(image, dtype=np.uint8)

@@ -1,0 +1,120 @@
+"""The ``uva`` command: an overview that needs no heavy import, and the way to everything else."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from uva_lightning import __version__
+from uva_lightning.commands.errors import UserError, for_user, hint
+
+TRAINING = {
+    "fit": "train a model",
+    "validate": "evaluate a checkpoint on the validation split",
+    "test": "evaluate a checkpoint on the test split",
+    "predict": "write the predictions of a checkpoint",
+}
+COMMANDS = {
+    "quickstart": (
+        "uva_lightning.quickstart:quickstart",
+        "make data, train one model, evaluate and show its five functions",
+    ),
+    "demos": ("uva_lightning.demos:write_demos", "write demonstrations with a scripted expert"),
+    "rollout": ("uva_lightning.commands.rollout:rollout", "run a checkpoint in simulated environments"),
+    "functions": ("uva_lightning.functions:functions", "measure every function of a checkpoint against its baseline"),
+    "objectives": ("uva_lightning.commands.objectives:list_objectives", "list what the model can be asked to do"),
+    "doctor": ("uva_lightning.commands.doctor:doctor", "check the environment and say how to mend it"),
+}
+WRONG_USE, INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the ``uva`` command.
+
+    Args:
+        argv: Command line without the program's name; the process's own if not given.
+
+    Returns:
+        Exit status: 0, 1 (a check failed), 2 (wrong use), 130 (Ctrl-C).
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if "--debug" in args:
+        args.remove("--debug")
+        os.environ["UVA_DEBUG"] = "1"  # the other ranks of a run inherit it
+    if not args or args[0] in ("-h", "--help", "help"):
+        sys.stdout.write(overview())
+        return 0
+    if args[0] in ("-V", "--version"):
+        sys.stdout.write(f"uva {__version__}\n")
+        return 0
+    try:
+        return _dispatch(args[0], args[1:])
+    except KeyboardInterrupt:
+        sys.stderr.write("uva: interrupted\n")
+        return INTERRUPTED
+    except Exception as error:
+        words = for_user(error)
+        if words is None or os.environ.get("UVA_DEBUG") == "1":
+            raise
+        sys.stderr.write(f"uva: error: {words}\n")
+        return WRONG_USE
+
+
+def overview() -> str:
+    """Describe all commands."""
+    rows = [*TRAINING.items(), *((name, help_) for name, (_, help_) in COMMANDS.items())]
+    table = "".join(f"  {name:<12}{help_}\n" for name, help_ in rows)
+    return (
+        "usage: uva COMMAND [options]\n\n"
+        "One latent transformer, many functions: train and run Unified Video Action models.\n\n"
+        f"commands:\n{table}\n"
+        "options:\n"
+        "  --help      after a command: its options\n"
+        "  --version   print the version\n"
+        "  --debug     show the traceback of an error (same as UVA_DEBUG=1)\n\n"
+        "first steps:\n"
+        "  uva doctor\n"
+        "  uva quickstart --out runs/quickstart\n"
+        "  uva fit --config configs/quickstart.yaml --trainer.max_steps 20\n"
+    )
+
+
+def _dispatch(command: str, args: list[str]) -> int:
+    if command in TRAINING:
+        return int(_load("uva_lightning.commands.training:run")([command, *args]))
+    if command in COMMANDS:
+        return _call(command, args)
+    kind = "option" if command.startswith("-") else "command"
+    near = hint(command, [*TRAINING, *COMMANDS])
+    raise UserError(f"There is no {kind} '{command}'.{near}")
+
+
+def _call(command: str, args: list[str]) -> int:
+    """Run a plain function with its typed arguments as options, which may also be given in order."""
+    from jsonargparse import auto_cli
+
+    from uva_lightning.commands.parser import CommandParser
+
+    function = _load(COMMANDS[command][0])
+    result = auto_cli(
+        function, args=args, as_positional=False, prog=f"uva {command}", parser_class=CommandParser, allow_abbrev=False
+    )
+    return result if isinstance(result, int) else 0
+
+
+def _load(target: str) -> Callable[..., Any]:
+    """Import what a command runs; a broken environment is named as such."""
+    module, _, name = target.partition(":")
+    try:
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, OSError, RuntimeError) as error:
+        ours = isinstance(error, ImportError) and (error.name or "").startswith("uva_lightning")
+        if ours or for_user(error) is not None:
+            raise
+        raise UserError(f"{module} cannot be imported ({error}); `uva doctor` says how to mend it.") from error
+    return function
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""How sure one may be of a mean or a share that comes from a few episodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.95
+RESAMPLES = 10_000
+
+
+class Interval(NamedTuple):
+    """Bounds that hold the true value with 95 % confidence."""
+
+    low: float
+    high: float
+
+
+def bootstrap_mean(values: Sequence[float] | NDArray[np.float64], seed: int = 0) -> Interval:
+    """Give the percentile bootstrap interval of a mean.
+
+    Args:
+        values: One per episode or sample, at least one.
+        seed: Seed of the resampling; the same values and seed give the same interval.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1 or not len(numbers) or not np.isfinite(numbers).all():
+        raise ValueError(
+            f"The values have shape {numbers.shape}, {np.isfinite(numbers).sum()} of them finite, expected a list of "
+            "at least one finite number."
+        )
+    random = np.random.default_rng(seed)
+    means = [numbers[random.integers(len(numbers), size=len(numbers))].mean() for _ in range(RESAMPLES)]
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
+
+
+def wilson(successes: int, total: int) -> Interval:
+    """Give the Wilson score interval of a share; it holds near 0 and 1 and for few episodes too."""
+    if total < 1 or not 0 <= successes <= total:
+        raise ValueError(f"{successes} of {total} were successful, expected 0 to {total} of at least 1.")
+    share, z = successes / total, NormalDist().inv_cdf((1 + LEVEL) / 2)
+    shrink = 1 + z * z / total
+    centre = (share + z * z / (2 * total)) / shrink
+    reach = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / shrink
+    return Interval(max(0.0, centre - reach), min(1.0, centre + reach))

@@ -1,0 +1,31 @@
+"""Policy + planner as an actor: propose, imagine, choose (UVA section 4.5)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uva_lightning.policy.policy import Observation, Score, UVAPolicy
+
+
+class Planner:
+    """Act by the best of several proposals, judged by the futures that forward dynamics imagines for them.
+
+    Args:
+        policy: Trained model.
+        score: Judges imagined futures.
+        proposals: Chunks per decision, at least 1.
+    """
+
+    def __init__(self, policy: UVAPolicy, score: Score, proposals: int = 8) -> None:
+        if proposals < 1:
+            raise ValueError(f"proposals is {proposals}, expected at least 1.")
+        self.policy, self.score, self.proposals = policy, score, proposals
+
+    def reset(self, seed: int) -> None:
+        """Start the noise anew."""
+        self.policy.reset(seed)
+
+    def act(self, observation: Observation) -> NDArray[np.float32]:
+        """Decide: f32[b, h, a]."""
+        return self.policy.plan(observation, self.score, self.proposals)

@@ -1,0 +1,172 @@
+"""The five functions of a trained model, behind one class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from uva_lightning.model.checkpoint import load_module
+from uva_lightning.module import UVAModule
+from uva_lightning.types import Batch, DataSpec, Tokens, Visible
+
+Observation = Mapping[str, Mapping[str, NDArray[Any]]]
+"""``video``: u8[b, t, H, W, 3] per camera; ``state``: f32[b, t, p] per entry; at the history frames."""
+Frames = dict[str, NDArray[np.uint8]]
+Score = Callable[[Frames], NDArray[np.float64]]
+"""Judges imagined futures, u8[n, t, H, W, 3] per camera: f64[n], higher is better."""
+
+
+class UVAPolicy:
+    """Use a trained model; every call works on a batch of observations.
+
+    Args:
+        module: Trained model.
+        seed: Seed of the denoising noise.
+        dtype: Of the matrix products; ``torch.bfloat16`` is faster where the processor has it.
+    """
+
+    def __init__(self, module: UVAModule, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
+        self.module, self.dtype = module, dtype
+        self.spec: DataSpec = module.spec
+        self.reset(seed)
+
+    @classmethod
+    def from_checkpoint(cls, path: Path, device: str = "cpu", seed: int = 0) -> UVAPolicy:
+        """Rebuild the model from a checkpoint alone, with its averaged weights where it has them."""
+        module, _ = load_module(path)
+        return cls(module.to(device).eval(), seed)
+
+    def reset(self, seed: int) -> None:
+        """Start the noise anew."""
+        self._rng = Generator().manual_seed(seed)
+
+    def act(self, observation: Observation, temperature: float | None = None) -> NDArray[np.float32]:
+        """Robot policy: decide what to do.
+
+        Returns:
+            f32[b, h, a], physical units.
+        """
+        tokens, state = self._tokens(observation)
+        return self._actions(tokens, Visible.only(tokens, "history"), state, temperature)
+
+    def imagine(self, observation: Observation, temperature: float | None = None) -> Frames:
+        """Video model: see what will happen, u8[b, t, H, W, 3] per camera."""
+        tokens, _ = self._tokens(observation)
+        return self._frames(tokens, Visible.only(tokens, "history"), temperature)
+
+    def predict_next(
+        self, observation: Observation, actions: NDArray[np.float32], temperature: float | None = None
+    ) -> Frames:
+        """Forward dynamics: see what ``actions`` f32[b, h, a] will do, u8[b, t, H, W, 3] per camera."""
+        tokens, _ = self._tokens(observation, actions=actions)
+        return self._frames(tokens, Visible.only(tokens, "history", "action"), temperature)
+
+    def explain(
+        self, observation: Observation, frames: Mapping[str, NDArray[np.uint8]], temperature: float | None = None
+    ) -> NDArray[np.float32]:
+        """Inverse dynamics: find the actions f32[b, h, a] that led to ``frames``, u8[b, t, H, W, 3] per camera."""
+        tokens, state = self._tokens(observation, future=frames)
+        future = [name for name in tokens.future if name != "action"]
+        seen = Visible.only(tokens, "history", *future).hide(*(f"past_{name}" for name in future))
+        return self._actions(tokens, seen, state, temperature)
+
+    def plan(self, observation: Observation, score: Score, proposals: int = 8) -> NDArray[np.float32]:
+        """Policy + planner: propose chunks, imagine what each would do, take the best (UVA section 4.5).
+
+        Args:
+            observation: As above.
+            score: Judges imagined futures.
+            proposals: Chunks per observation, at least 1.
+
+        Returns:
+            f32[b, h, a].
+        """
+        tokens, state = self._tokens(observation)
+        samples = len(tokens.action)
+        rows = torch.arange(samples, device=self.module.device).repeat_interleave(proposals)
+        tokens = tokens.rows(rows)
+        chunks = self._sample("action", tokens, Visible.only(tokens, "history"), None)  # f32[b * proposals, h, a]
+        state = {name: value[rows] for name, value in state.items()}
+        actions = self.module.actions.decode(chunks, state)
+        tokens = Tokens({**tokens, "action": self.module.actions.encode(actions, state)})
+        futures = self._frames(tokens, Visible.only(tokens, "history", "action"), 0.0)
+        best = torch.from_numpy(score(futures)).view(samples, proposals).argmax(dim=1).to(self.module.device)
+        chosen = actions.view(samples, proposals, *actions.shape[1:])[torch.arange(samples), best]
+        result: NDArray[np.float32] = chosen.cpu().numpy()
+        return result
+
+    def _actions(
+        self, tokens: Tokens, seen: Visible, state: Mapping[str, Tensor], temperature: float | None
+    ) -> NDArray[np.float32]:
+        sampled = self._sample("action", tokens, seen, temperature)
+        actions: NDArray[np.float32] = self.module.actions.decode(sampled, state).cpu().numpy()
+        return actions
+
+    def _frames(self, tokens: Tokens, seen: Visible, temperature: float | None) -> Frames:
+        return {
+            camera: self.module.tokenizer.decode(self._sample(name, tokens, seen, temperature)).cpu().numpy()
+            for name, camera in self.module.cameras.items()
+        }
+
+    @torch.inference_mode()
+    def _sample(self, modality: str, tokens: Tokens, seen: Visible, temperature: float | None) -> Tensor:
+        seen = seen.to(self.module.device)
+        device = self.module.device
+        head = self.module.head(modality)
+        noise = torch.randn((*tokens[modality].shape[:-1], head.channels), generator=self._rng).to(device)
+        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+            latent = self.module.transformer(tokens, seen)
+            return head.sample(latent, tokens, seen, noise, temperature)
+
+    def _tokens(
+        self,
+        observation: Observation,
+        actions: NDArray[np.float32] | None = None,
+        future: Mapping[str, NDArray[np.uint8]] | None = None,
+    ) -> tuple[Tokens, dict[str, Tensor]]:
+        """Tokenise as in training; the unknown future is filled with the past, which nothing may see."""
+        self._check(observation, actions, future)
+        device = self.module.device
+        past = observation["video"]
+        video = {
+            camera: torch.from_numpy(np.concatenate((past[camera], (future or past)[camera]), axis=1)).to(device)
+            for camera in self.spec.cameras
+        }
+        state = {
+            name: torch.as_tensor(observation["state"][name], dtype=torch.float32, device=device)
+            for name in self.spec.state_dims
+        }
+        action = None if actions is None else torch.as_tensor(actions, dtype=torch.float32, device=device)
+        with torch.inference_mode():
+            return self.module.tokens(Batch(video=video, action=action, state=state)), state
+
+    def _check(
+        self,
+        observation: Observation,
+        actions: NDArray[np.float32] | None,
+        future: Mapping[str, NDArray[np.uint8]] | None,
+    ) -> None:
+        """Compare what is given with the contract of the checkpoint."""
+        spec, size = self.spec, self.spec.image_size
+        video, state = observation.get("video", {}), observation.get("state", {})
+        picture = (spec.frames, size, size, 3)
+        expected: dict[str, tuple[NDArray[Any] | None, tuple[int, ...]]] = {
+            f"Observation video.{name}": (video.get(name), picture) for name in spec.cameras
+        }
+        expected |= {f"Observation state.{n}": (state.get(n), (spec.frames, w)) for n, w in spec.state_dims.items()}
+        if future is not None:
+            expected |= {f"Future video.{name}": (future.get(name), picture) for name in spec.cameras}
+        if actions is not None:
+            expected["Action chunk"] = (actions, (spec.horizon, spec.action_dim))
+        for name, (value, shape) in expected.items():
+            if value is None or value.shape[1:] != shape:
+                found = "missing" if value is None else f"{value.shape[1:]} per sample"
+                raise ValueError(f"{name} is {found}, expected {shape}: the checkpoint was trained so.")
+            if shape == picture and value.dtype != np.uint8:
+                raise ValueError(f"{name} is {value.dtype}, expected uint8 in 0..255.")
