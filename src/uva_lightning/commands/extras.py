@@ -1,0 +1,14 @@
+"""The extras of the package and the modules each one brings."""
+
+EXTRAS = {
+    "sim": ("gymnasium", "pymunk", "shapely", "cv2", "av"),
+    "data": ("zarr", "pyarrow", "av"),
+    "text": ("open_clip",),
+}
+
+
+def install_command(module: str) -> str:
+    """Say how to install what a missing module needs: its extra, or else the module itself."""
+    top = module.partition(".")[0]
+    extra = next((name for name, modules in EXTRAS.items() if top in modules), None)
+    return f"pip install 'uva_lightning[{extra}]'" if extra else f"pip install {top}"

@@ -1,0 +1,102 @@
+"""``uva rollout``: run a checkpoint in simulated environments and say how well it does."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+
+from uva_lightning.commands.errors import UserError
+from uva_lightning.policy.policy import UVAPolicy
+from uva_lightning.results import sha256, write_json
+from uva_lightning.rollouts import FIRST_TEST_SEED, RolloutResult, run_rollouts
+from uva_lightning.video_files import write_mp4
+
+RESULTS = "results.json"
+CHECKPOINTS = "checkpoints"
+
+
+def rollout(
+    ckpt: Path,
+    env: str = "pusht",
+    episodes: int = 50,
+    seed: int = FIRST_TEST_SEED,
+    out: Path | None = None,
+    videos: int = 4,
+    execute: int = 8,
+    device: str = "auto",
+) -> None:
+    """Run a checkpoint in simulated environments; writes results.json and films.
+
+    Args:
+        ckpt: Checkpoint of a training run.
+        env: Environment, such as pusht.
+        episodes: Number of episodes.
+        seed: Seed of the first episode; the others count up.
+        out: Folder for the results; rollouts/CHECKPOINT_ENV in the run's folder where left out.
+        videos: Number of episodes to film.
+        execute: Actions of each chunk that are run before the policy decides again.
+        device: Where the model runs; auto takes the GPU where there is one.
+    """
+    for name, value, low in (("episodes", episodes, 1), ("videos", videos, 0), ("seed", seed, 0)):
+        if value < low:
+            raise UserError(f"{name} is {value}, expected at least {low}.")
+    _find(ckpt)
+    where = _device(device)
+    out = out or run_folder(ckpt) / "rollouts" / f"{ckpt.stem}_{env}"
+    policy = UVAPolicy.from_checkpoint(ckpt, where, seed)
+    result = run_rollouts(policy, env, policy.spec, range(seed, seed + episodes), execute, videos)
+    for number, frames in result.frames.items():
+        write_mp4(out / f"{env}_{number}.mp4", frames, policy.spec.rate_hz)
+    checkpoint = {"path": str(ckpt.resolve()), "sha256": sha256(ckpt)}
+    command = shlex.join(["uva", *sys.argv[1:]])
+    write_json(out / RESULTS, {**result.record(), "checkpoint": checkpoint, "command": command})
+    sys.stdout.write(summary(result) + f"\nresults and {len(result.frames)} films: {out}\n")
+
+
+def summary(result: RolloutResult) -> str:
+    """Give one line, and a table of the measures."""
+    count, worst = len(result.episodes), min(result.episodes, key=lambda episode: episode.score)
+    rows = [
+        ("measure", "value", "95 % interval"),
+        ("mean of the maximum reward", f"{result.score:.3f}", "{:.3f} to {:.3f}".format(*result.score_interval)),
+        ("share of solved episodes", f"{result.success:.3f}", "{:.3f} to {:.3f}".format(*result.success_interval)),
+        ("control steps, mean", f"{sum(e.steps for e in result.episodes) / count:.0f}", ""),
+        ("lowest maximum reward", f"{worst.score:.3f}", f"(seed {worst.seed})"),
+    ]
+    table = "\n".join(f"  {name:<30}{value:>8}   {interval}".rstrip() for name, value, interval in rows)
+    first, last = result.episodes[0].seed, result.episodes[-1].seed
+    return (
+        f"{result.env}: score {result.score:.3f} over {count} episodes (seeds {first} to {last}), "
+        f"{result.successes} solved\n{table}"
+    )
+
+
+def run_folder(ckpt: Path) -> Path:
+    """Give the folder of the run that wrote a checkpoint."""
+    folder = ckpt.resolve().parent
+    return folder.parent if folder.name == CHECKPOINTS else folder
+
+
+def _find(ckpt: Path) -> None:
+    """Refuse a path without a file, and name the newest checkpoint nearby."""
+    if ckpt.is_file():
+        return
+    place = ckpt
+    while not place.is_dir():
+        place = place.parent
+    found = [] if place == Path(place.anchor) else sorted(place.glob("**/*.ckpt"), key=lambda p: p.stat().st_mtime)
+    near = f"the newest below {place} is {found[-1]}." if found else "`uva fit` writes one into its run folder."
+    raise UserError(f"There is no checkpoint {ckpt}, expected a file; {near}")
+
+
+def _device(name: str) -> str:
+    gpu = torch.cuda.is_available()
+    if name == "auto":
+        return "cuda" if gpu else "cpu"
+    if name != "cpu" and not (gpu and name.partition(":")[0] == "cuda"):
+        known = "auto, cpu, cuda or cuda:0" if gpu else "auto or cpu: torch sees no GPU here"
+        raise UserError(f"device is {name}, expected {known}.")
+    return name

@@ -1,0 +1,133 @@
+"""``uva fit | validate | test | predict``: Lightning's command line with our model and data in it."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from uva_lightning.callbacks.run_record import RunRecord
+from uva_lightning.commands.configs import (
+    read_config,
+    refuse_empty_unknown,
+    resolve_configs,
+    warn_of_dropped_objectives,
+)
+from uva_lightning.commands.discovery import import_components
+from uva_lightning.commands.errors import UserError, message
+from uva_lightning.commands.parser import ShortErrors
+
+SEED = 42
+
+
+class TrainingParser(ShortErrors, LightningArgumentParser):
+    """Lightning's parser with short errors."""
+
+
+class UVACLI(LightningCLI):
+    """Build model, data and trainer from YAML and run one of the trainer's verbs."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Let the sizes flow from the data to the model."""
+        parser.link_arguments("data", "model.spec", compute_fn=_spec, apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, then look for what jsonargparse lets pass."""
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand] if "subcommand" in self.config else self.config
+        paths = [Path(str(path)) for path in config.get("config") or []]
+        contents = {path: read_config(path) for path in paths}
+        for content in contents.values():
+            refuse_empty_unknown(content, config)
+        rank_zero_only(warn_of_dropped_objectives)(contents)
+
+    def instantiate_classes(self) -> None:
+        """Build everything; what a constructor refuses is the user's to mend."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, LookupError, OSError, ImportError, MisconfigurationException) as error:
+            raise UserError(cast(TrainingParser, self.parser).shorten(message(error))) from error
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint):
+                callback.save_on_exception = True  # Ctrl-C or a crash must not cost the work since the last checkpoint
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train; after Ctrl-C say where the checkpoint is."""
+        start = time.time()
+        try:
+            self.trainer.fit(**kwargs)
+        except SystemExit:
+            rank_zero_only(self._tell_checkpoint)(start)
+            raise
+
+    def _tell_checkpoint(self, start: float) -> None:
+        """Name the newest checkpoint written since ``start``, in seconds since the epoch."""
+        folders = {Path(folder) for c in self.trainer.checkpoint_callbacks if (folder := getattr(c, "dirpath", None))}
+        written = [(path.stat().st_mtime, path) for folder in folders for path in folder.glob("*.ckpt")]
+        seconds, newest = max(written, default=(0.0, None))
+        if seconds < start:
+            sys.stderr.write("uva: interrupted before the first checkpoint; there is nothing to go on from.\n")
+            return
+        config = Path(self.trainer.log_dir or ".") / RunRecord.filename
+        sys.stderr.write(
+            f"uva: interrupted at step {self.trainer.global_step}; the checkpoint is {newest}\n"
+            f"uva: go on with: uva fit --config {config} --ckpt_path {newest}\n"
+        )
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run a training command.
+
+    Args:
+        argv: Command line without the program's name, ``fit --config ...``.
+
+    Returns:
+        Exit status.
+    """
+    # Lightning starts the other ranks of a node from sys.argv, so they need the resolved configs too.
+    sys.argv[1:] = resolve_configs(argv)
+    TrainingParser.left_out = import_components()
+    from uva_lightning.datamodules.base import RobotDataModule
+    from uva_lightning.module import UVAModule
+
+    launch(UVAModule, RobotDataModule)
+    return 0
+
+
+def launch(model: type[LightningModule], data: type[LightningDataModule]) -> None:
+    """Run the command in ``sys.argv``.
+
+    Args:
+        model: The one model class.
+        data: Base of the data classes that a config may name; each has a ``spec``.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; a checkpoint is written and named.
+        UserError: The configuration cannot work.
+    """
+    try:
+        UVACLI(
+            model,
+            data,
+            save_config_callback=RunRecord,
+            trainer_defaults={"use_distributed_sampler": False},
+            seed_everything_default=SEED,
+            parser_class=TrainingParser,
+            parser_kwargs={"prog": "uva", "allow_abbrev": False},
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+        )
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into status 1
+            raise KeyboardInterrupt from stop
+        raise
+
+
+def _spec(data: Any) -> Any:
+    return data.spec
