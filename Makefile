@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := sim,data,dev
-# More options for pip. PyPI's torch for Linux comes with CUDA (several GB); for a CPU only:
-#   make install PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+# More options for pip. PyPI's torch for Linux comes with CUDA (several GB); with the CPU index that pytorch.org names:
+#   make install PIP_ARGS='--extra-index-url URL'
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help

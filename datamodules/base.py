@@ -173,6 +173,14 @@ class RobotDataModule(LightningDataModule, ABC):
         sampler = FixedBatchSampler(len(data), self.batch_size, self._rank, self._world)
         return DataLoader(data, None, sampler=sampler, num_workers=self.workers, persistent_workers=self.workers > 0)
 
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Give the held-out windows: there is no third split, the simulator is the test."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Give the held-out windows."""
+        return self.val_dataloader()
+
     def _windows(self, episodes: list[int]) -> Windows:
         before, after = self.pad
         return Windows(self.store.ends, self.spec, before, after, episodes, self.allow_short_episodes)

@@ -20,7 +20,7 @@ from uva_lightning.normalize import ActionSpace, Limits
 from uva_lightning.objective import Objective
 from uva_lightning.optim import AdamWCosine
 from uva_lightning.sampler import ObjectiveSampler, Plan, seeded
-from uva_lightning.types import Batch, DataSpec, Tokens
+from uva_lightning.types import Batch, DataSpec, Tokens, Visible
 
 StreamFactory = Callable[[Shape], Stream]
 HeadFactory = Callable[[Shape], Head]
@@ -167,6 +167,16 @@ class UVAModule(LightningModule):
         optimizer, schedule = self.optimizer.build(self, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Decide as robot policy: ``action`` f32[b, h, a] in physical units, and what was really done."""
+        tokens = self.tokens(batch)
+        seen = Visible.only(tokens, "history").to(self.device)
+        head, shape = self.head("action"), (len(batch), self.spec.horizon, self.spec.action_dim)
+        noise = torch.randn(shape, generator=seeded(self.seed, batch_idx, self.global_rank)).to(self.device)
+        sampled = head.sample(self.transformer(tokens, seen), tokens, seen, noise)
+        predicted = {"action": self.actions.decode(sampled, batch.state)}
+        return predicted if batch.action is None else {**predicted, "recorded": batch.action}
+
     def configure_gradient_clipping(
         self,
         optimizer: torch.optim.Optimizer,
@@ -201,14 +211,17 @@ class UVAModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Losses on held-out episodes with the same masks and noise every time."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seeded(self.seed, batch_idx, self.global_rank).initial_seed())
-            plan, terms = self.losses(batch, batch_idx)
-        self._log_terms("val", plan, terms, self.balancer(plan, terms), True)
+        self._evaluate("val", batch, batch_idx)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """See ``validation_step``."""
-        self.validation_step(batch, batch_idx)
+        self._evaluate("test", batch, batch_idx)
+
+    def _evaluate(self, stage: str, batch: Batch, batch_idx: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeded(self.seed, batch_idx, self.global_rank).initial_seed())
+            plan, terms = self.losses(batch, batch_idx)
+        self._log_terms(stage, plan, terms, self.balancer(plan, terms), True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the gradient norm of the trunk and of each head."""

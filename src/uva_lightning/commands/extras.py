@@ -1,7 +1,7 @@
 """The extras of the package and the modules each one brings."""
 
 EXTRAS = {
-    "sim": ("gymnasium", "pymunk", "shapely", "cv2", "av"),
+    "sim": ("gymnasium", "pymunk", "shapely", "cv2", "av", "matplotlib"),
     "data": ("zarr", "pyarrow", "av"),
     "text": ("open_clip",),
 }

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from uva_lightning.callbacks.prediction_file import PredictionFile
 from uva_lightning.callbacks.run_record import RunRecord
 from uva_lightning.commands.configs import (
     read_config,
@@ -46,6 +47,12 @@ class UVACLI(LightningCLI):
         for content in contents.values():
             refuse_empty_unknown(content, config)
         rank_zero_only(warn_of_dropped_objectives)(contents)
+
+    def before_instantiate_classes(self) -> None:
+        """Unpickle nothing but tensors and plain values, wherever the checkpoint lies."""
+        config = self.config.get(self.config.get("subcommand"), self.config)
+        if "weights_only" in config:
+            config["weights_only"] = True
 
     def instantiate_classes(self) -> None:
         """Build everything; what a constructor refuses is the user's to mend."""
@@ -116,7 +123,7 @@ def launch(model: type[LightningModule], data: type[LightningDataModule]) -> Non
             model,
             data,
             save_config_callback=RunRecord,
-            trainer_defaults={"use_distributed_sampler": False},
+            trainer_defaults={"use_distributed_sampler": False, "callbacks": [PredictionFile()]},
             seed_everything_default=SEED,
             parser_class=TrainingParser,
             parser_kwargs={"prog": "uva", "allow_abbrev": False},

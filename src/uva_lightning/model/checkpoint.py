@@ -47,12 +47,13 @@ def read(path: Path) -> dict[str, Any]:
         hint = f"; did you mean {near[0]}?" if near else "; `uva fit` writes one into its run folder."
         raise ValueError(f"There is no checkpoint {path}{hint}")
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f"{path} cannot be read as a checkpoint of tensors and plain values: {error}") from error
-    if missing := {"config", "contract", "fitted", "state_dict"} - set(checkpoint):
+    stored = set(checkpoint) if isinstance(checkpoint, dict) else set()
+    if missing := {"config", "contract", "fitted", "state_dict"} - stored:
         raise ValueError(f"{path} lacks {sorted(missing)}, expected a checkpoint written by `uva fit`.")
-    return checkpoint
+    return dict(checkpoint)
 
 
 def build(config: str) -> tuple[UVAModule, RobotDataModule]:
@@ -63,5 +64,5 @@ def build(config: str) -> tuple[UVAModule, RobotDataModule]:
     parser.add_subclass_arguments(RobotDataModule, "data")
     parser.link_arguments("data", "model.spec", compute_fn=lambda data: data.spec, apply_on="instantiate")
     sections = yaml.safe_load(config)
-    parts = parser.instantiate_classes(parser.parse_object({name: sections[name] for name in ("model", "data")}))
+    parts = parser.instantiate(parser.parse_object({name: sections[name] for name in ("model", "data")}))
     return parts["model"], parts["data"]
