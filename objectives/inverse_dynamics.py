@@ -21,4 +21,5 @@ class InverseDynamics(Objective):
 
     def visible(self, tokens: Tokens, rng: Generator) -> Visible:
         """Show the future frames instead of the past ones."""
-        return Visible.only(tokens, "history", "video").hide("past_video")
+        past = (f"past_{camera}" for camera in tokens.cameras)
+        return Visible.only(tokens, "history", *tokens.cameras).hide(*past)

@@ -44,7 +44,7 @@ def spatial_mask(samples: int, tokens: int, ratio: float, rng: Generator) -> Ten
 class MaskedFuture(Objective, ABC):
     """Base of objectives that predict the hidden part of the future frames.
 
-    One spatial mask serves all future frames, so that no frame shows what another hides. The hidden share is drawn
+    One spatial mask serves all future frames and cameras, so that no frame shows what another hides. The hidden share is drawn
     once per call from a normal distribution with mean 1 and standard deviation 0.25, cut to [mask_ratio_min, 1].
 
     Args:
@@ -68,5 +68,7 @@ class MaskedFuture(Objective, ABC):
         samples, _, places = tokens.video.shape[:3]
         ratio = truncated_normal(self.MEAN, self.STD, self.mask_ratio_min, 1.0, rng)
         seen = Visible.only(tokens, *self.shows)
-        seen.video.copy_(~spatial_mask(samples, places, ratio, rng)[:, None])  # bool[b, t, s]
+        shown = ~spatial_mask(samples, places, ratio, rng)[:, None]  # bool[b, 1, s]
+        for camera in tokens.cameras:
+            seen[camera].copy_(shown.expand_as(seen[camera]))
         return seen

@@ -261,6 +261,8 @@ class UVAModule(LightningModule):
         Raises:
             ValueError: The data differ from those of the checkpoint.
         """
+        if missing := {"contract", "fitted"} - set(checkpoint):
+            raise ValueError(f"The checkpoint lacks {sorted(missing)}, expected one that `uva fit` wrote.")
         contract, now = checkpoint["contract"], asdict(self.spec)
         if wrong := [name for name in now if name != "action_meaning" and contract.get(name) != now[name]]:
             name = wrong[0]

@@ -29,7 +29,8 @@ def show(
 ) -> None:
     """Print the table and write all pictures into ``out``."""
     write_mp4(out / "rollouts.mp4", side_by_side(list(videos.values())), policy.spec.rate_hz)
-    Image.fromarray(imagined_frames(policy, held_out)).save(out / "imagined.png")
+    rows = {**film_strips(videos, policy.spec.frames), **imagined_frames(policy, held_out)}
+    Image.fromarray(draw_grid(rows)).save(out / "overview.png")
     losses_per_objective(out, out / "losses.png")
     sys.stdout.write(table(results["functions"]))
 
@@ -44,21 +45,29 @@ def table(functions: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def imagined_frames(policy: UVAPolicy, held_out: HeldOut) -> NDArray[np.uint8]:
-    """Lay out held-out windows: past, real future, video model, forward dynamics with the true actions."""
+def film_strips(videos: Mapping[int, NDArray[np.uint8]], frames: int) -> dict[str, NDArray[np.uint8]]:
+    """Pick evenly spaced frames of each rollout: u8[n, t, H, W, 3] by name, ``t`` = ``frames``."""
+    strips = {}
+    for seed, video in videos.items():
+        chosen = video[np.linspace(0, len(video) - 1, frames * PICTURES).astype(int)]
+        strips[f"start {seed}"] = chosen.reshape(PICTURES, frames, *video.shape[1:])
+    return strips
+
+
+def imagined_frames(policy: UVAPolicy, held_out: HeldOut) -> dict[str, NDArray[np.uint8]]:
+    """Show held-out windows, u8[n, t, H, W, 3]: past, real future, video model, dynamics given the true actions."""
     camera, n = policy.spec.cameras[0], len(held_out.action)
-    chosen = np.linspace(0, n - 1, min(PICTURES, n)).astype(int)
+    chosen = np.linspace(0, n - 1, PICTURES).astype(int)
     observation = {
         kind: {name: values[chosen] for name, values in entries.items()}
         for kind, entries in held_out.observation.items()
     }
-    rows = {
+    return {
         "past": observation["video"][camera],
         "real future": held_out.future[camera][chosen],
         "video model": policy.imagine(observation, 0.0)[camera],
         "forward dyn.": policy.predict_next(observation, held_out.action[chosen], 0.0)[camera],
     }
-    return draw_grid(rows)
 
 
 def losses_per_objective(run: Path, path: Path) -> None:

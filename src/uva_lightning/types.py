@@ -138,12 +138,14 @@ class Tokens(_Grouped):
     """
 
     @property
-    def future(self) -> frozenset[str]:
-        """Modalities that lie in the future: actions, and the cameras, which have a past beside them.
+    def cameras(self) -> tuple[str, ...]:
+        """Modalities of future frames: each has its past beside it, ``past_video`` beside ``video``."""
+        return tuple(name for name in self if f"past_{name}" in self and name != "action")
 
-        All others are known when the robot decides and count as history.
-        """
-        return frozenset(name for name in self if name == "action" or f"past_{name}" in self)
+    @property
+    def future(self) -> frozenset[str]:
+        """Modalities that lie in the future; all others are known when the robot decides and count as history."""
+        return frozenset({"action", *self.cameras})
 
 
 class Visible(_Grouped):

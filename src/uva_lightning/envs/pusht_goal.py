@@ -28,9 +28,7 @@ class PushTGoal:
         resolution: Scores are rounded to multiples of it.
     """
 
-    def __init__(
-        self, goal: Pose = GOAL, image_size: int = 96, camera: str = "top", resolution: float = 0.02
-    ) -> None:
+    def __init__(self, goal: Pose = GOAL, image_size: int = 96, camera: str = "top", resolution: float = 0.02) -> None:
         if not resolution > 0:
             raise ValueError(f"resolution is {resolution}, expected a positive share of the goal such as 0.02.")
         self.camera, self.resolution = camera, resolution

@@ -75,7 +75,7 @@ class Stream(nn.Module):
         width = features.width if isinstance(features, Fourier) else shape.channels
         layers = [nn.Linear(width, hidden), nn.GELU()] if hidden else []
         self.project = nn.Sequential(features, *layers, nn.Linear(hidden or width, shape.width))
-        self.placeholder = nn.Parameter(torch.randn(shape.width) * 0.02)
+        self.placeholder = nn.Parameter(torch.randn(1, shape.width) * 0.02)
         self.fuse = nn.Linear(shape.width, shape.width, bias=False)
         if zero_init:
             nn.init.zeros_(self.fuse.weight)

@@ -72,8 +72,8 @@ class UVAPolicy:
     ) -> NDArray[np.float32]:
         """Inverse dynamics: find the actions f32[b, h, a] that led to ``frames``, u8[b, t, H, W, 3] per camera."""
         tokens, state = self._tokens(observation, future=frames)
-        future = [name for name in tokens.future if name != "action"]
-        seen = Visible.only(tokens, "history", *future).hide(*(f"past_{name}" for name in future))
+        past = (f"past_{camera}" for camera in tokens.cameras)
+        seen = Visible.only(tokens, "history", *tokens.cameras).hide(*past)
         return self._actions(tokens, seen, state, temperature)
 
     def plan(self, observation: Observation, score: Score, proposals: int = 8) -> NDArray[np.float32]:

@@ -1,0 +1,93 @@
+"""Functions against their baselines, and the table that shows them."""
+
+import numpy as np
+import pytest
+
+from uva_lightning.metrics.comparison import LOWER, Comparison, HeldOut, action_error, psnr, video_functions
+from uva_lightning.policy.policy import UVAPolicy
+from uva_lightning.report import imagined_frames, table
+
+
+def row(value, baselines, **options):
+    arrays = {name: np.array(values, dtype=float) for name, values in baselines.items()}
+    return Comparison("score", np.array(value, dtype=float), arrays, **options).row()
+
+
+def test_the_strongest_baseline_counts():
+    result = row([0.6, 0.7], {"weak": [0.1, 0.1], "strong": [0.65, 0.6]})
+    assert result["baseline_name"] == "strong"
+    assert result["beats_baseline"]
+    assert result["gain"] == pytest.approx(0.025)
+    assert not row([0.6, 0.7], {"weak": [0.1, 0.1], "strong": [0.9, 0.6]})["beats_baseline"]
+
+
+def test_lower_is_better_turns_everything_round():
+    result = row([3.0, 1.0], {"weak": [9.0, 9.0], "strong": [4.0, 4.0]}, sign=LOWER)
+    assert result["baseline_name"] == "strong"
+    assert result["beats_baseline"]
+    assert not row([5.0, 4.0], {"strong": [4.0, 4.0]}, sign=LOWER)["beats_baseline"]
+
+
+def test_a_tie_counts_only_where_it_may():
+    assert not row([1.0, 1.0], {"same": [1.0, 1.0]})["beats_baseline"]
+    assert row([1.0, 1.0], {"same": [1.0, 1.0]}, ties_count=True)["beats_baseline"]
+    assert not row([0.9, 1.0], {"same": [1.0, 1.0]}, ties_count=True)["beats_baseline"]
+
+
+def test_psnr_looks_at_the_last_frame():
+    real = np.full((2, 2, 8, 8, 3), 100, dtype=np.uint8)
+    frames = real.copy()
+    frames[:, 0] = 0  # an earlier frame does not matter
+    frames[1, 1] += 10
+    expected = 10 * np.log10(255**2 / 10**2)
+    values = psnr(frames, real)
+    assert np.isinf(values[0]) or values[0] > 100
+    assert values[1] == pytest.approx(expected)
+
+
+def test_action_error_is_a_distance():
+    actions = np.zeros((2, 4, 2), dtype=np.float32)
+    real = np.full((2, 4, 2), (3.0, 4.0), dtype=np.float32)
+    assert action_error(actions, real) == pytest.approx([5.0, 5.0])
+
+
+@pytest.fixture(scope="module")
+def held_out(tiny_data):
+    data = tiny_data(pad=(0, 0))
+    data.setup("validate")
+    return HeldOut.of(iter(data.val_dataloader()), 12)
+
+
+def test_held_out_windows_split_past_and_future(tiny_data, held_out):
+    data = tiny_data(pad=(0, 0))
+    data.setup("validate")
+    first = next(iter(data.val_dataloader()))
+    assert held_out.observation["video"]["top"].shape == (12, 2, 96, 96, 3)
+    assert held_out.future["top"].shape == (12, 2, 96, 96, 3)
+    assert (held_out.observation["video"]["top"][0] == first.video["top"][0, :2].numpy()).all()
+    assert (held_out.future["top"][0] == first.video["top"][0, 2:].numpy()).all()
+    assert (held_out.action[0] == first.action[0].numpy()).all()
+
+
+def test_no_held_out_windows_is_an_error():
+    with pytest.raises(ValueError, match="no held-out windows"):
+        HeldOut.of(iter(()), 4)
+
+
+def test_every_function_is_measured_and_shown(tiny_data, tiny_module, held_out):
+    data = tiny_data()
+    data.setup("fit")
+    module, numbers = tiny_module(data.spec), data.training_numbers()
+    module.tokenizer.fit(data.training_frames())
+    module.actions.fit(numbers.action, numbers.state)
+    module.states["agent"].fit(numbers.state["agent"].flatten(0, 1))
+    policy = UVAPolicy(module.eval())
+    rows = {name: comparison.row() for name, comparison in video_functions(policy, held_out).items()}
+    assert list(rows) == ["video model", "forward dynamics", "inverse dynamics"]
+    assert set(rows["forward dynamics"]["baselines"]) == {"shuffled actions", "video model"}
+    assert all(np.isfinite(result["value"]) for result in rows.values())
+    lines = table(rows).splitlines()
+    assert sum("ok" in line or "MISS" in line for line in lines) == 3
+    pictures = imagined_frames(policy, held_out)
+    assert list(pictures) == ["past", "real future", "video model", "forward dyn."]
+    assert all(frames.shape == (6, 2, 96, 96, 3) for frames in pictures.values())

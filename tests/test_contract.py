@@ -1,0 +1,350 @@
+"""What every objective, head, denoiser, aggregator, balancer and sampler must keep, the ones not yet written too."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+
+import pytest
+import torch
+
+from uva_lightning.balance import Balancer, FixedWeights, LossScale
+from uva_lightning.commands.discovery import import_components
+from uva_lightning.model.heads.aggregate import Aggregator, ConvFC, TokenMLP
+from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, Head, VideoHead
+from uva_lightning.model.heads.denoiser import Denoiser
+from uva_lightning.model.heads.diffusion import DDIM, Ancestral, GaussianDiffusion, Update
+from uva_lightning.model.heads.flow import FlowMatching
+from uva_lightning.model.tokenizers.linear_patches import LinearPatches
+from uva_lightning.model.transformer import LatentTransformer
+from uva_lightning.module import UVAModule
+from uva_lightning.objective import registry
+from uva_lightning.sampler import ObjectiveSampler, OneObjectivePerBatch, seeded
+from uva_lightning.types import Batch, DataSpec, Tokens, Visible
+
+import_components()
+
+OBJECTIVES = {name: kind for name, kind in registry().items() if kind.__module__.startswith("uva_lightning.")}
+SPEC = DataSpec(
+    cameras=("top", "wrist"), image_size=16, action_dim=2, state_dims={"agent": 3}, rate_hz=10, horizon=4, frames=2
+)
+SAMPLES = 6
+
+
+def diffusion(channels, condition, **options):
+    return GaussianDiffusion(channels, condition, width=16, depth=1, **options)
+
+
+def flow(channels, condition):
+    return FlowMatching(channels, condition, width=16, depth=1)
+
+
+def ddim(channels, condition):
+    return diffusion(channels, condition, clip=1.0, update=DDIM())
+
+
+def token_mlp(shape):
+    return TokenMLP(shape, squeeze=2, width=8)
+
+
+def conv_fc(shape):
+    return ConvFC(shape, pooled=2)
+
+
+DENOISERS = {"diffusion": diffusion, "flow": flow, "ddim": ddim}
+VIDEO_HEADS = {
+    f"{name}{'-residual' * residual}": lambda shape, make=make, residual=residual: VideoHead(
+        shape, make, residual=residual, steps=3
+    )
+    for (name, make), residual in itertools.product(DENOISERS.items(), (False, True))
+}
+ACTION_HEADS = {
+    f"{name}-{label}": lambda shape, make=make, kind=kind, aggregator=aggregator: kind(shape, make, aggregator, steps=3)
+    for (name, make), (label, kind, aggregator) in itertools.product(
+        DENOISERS.items(),
+        [
+            ("each", ActionHead, conv_fc),
+            ("chunk", ActionChunkHead, conv_fc),
+            ("chunk-tokens", ActionChunkHead, token_mlp),
+        ],
+    )
+}
+BALANCERS = {FixedWeights: FixedWeights, LossScale: LossScale}
+SAMPLERS = [ObjectiveSampler, OneObjectivePerBatch]
+COVERED = {
+    Head: {VideoHead, ActionHead, ActionChunkHead},
+    Denoiser: {GaussianDiffusion, FlowMatching},
+    Update: {Ancestral, DDIM},
+    Aggregator: {ConvFC, TokenMLP},
+    Balancer: set(BALANCERS),
+    ObjectiveSampler: set(SAMPLERS),
+}
+
+
+def build(video="flow", action="flow-each", objectives=None, **options):
+    """A tiny model of two cameras and a proprioception entry, every weight shaken so that none is zero."""
+    torch.manual_seed(0)
+    module = UVAModule(
+        SPEC,
+        LinearPatches(patch=4, channels=5),
+        {name: kind() for name, kind in OBJECTIVES.items()} if objectives is None else objectives,
+        {"video": VIDEO_HEADS[video], "action": ACTION_HEADS[action]},
+        lambda shape, streams: LatentTransformer(shape, streams, heads=2, encoder_depth=1, decoder_depth=1),
+        width=16,
+        **options,
+    )
+    for parameter in module.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape)
+    return module.eval()
+
+
+def tokens(module, samples=SAMPLES, seed=0):
+    """Random tokens of every modality that the model has."""
+    rng, places = torch.Generator().manual_seed(seed), 16
+    made = {}
+    for name, (channels, steps) in module._modalities().items():
+        video = name.removeprefix("past_") in module.cameras
+        shape = (samples, steps, places, channels) if video else (samples, steps, channels)
+        made[name] = torch.randn(shape, generator=rng)
+    return Tokens(made)
+
+
+def batch(seed=0, samples=SAMPLES):
+    rng = torch.Generator().manual_seed(seed)
+    everything = torch.ones(samples, dtype=torch.bool)
+    return Batch(
+        video={
+            name: torch.randint(0, 256, (samples, 4, 16, 16, 3), dtype=torch.uint8, generator=rng)
+            for name in SPEC.cameras
+        },
+        action=torch.randn(samples, 4, 2, generator=rng),
+        state={"agent": torch.randn(samples, 2, 3, generator=rng)},
+        present={"video": everything, "action": everything.clone()},
+    )
+
+
+def fit(module):
+    data = batch(samples=40)
+    module.tokenizer.fit(torch.cat([frames.flatten(0, 1) for frames in data.video.values()]))
+    module.actions.fit(data.action, data.state)
+    module.states["agent"].fit(data.state["agent"].flatten(0, 1))
+    return module
+
+
+def hidden_changed(values, seen, how):
+    """The same tokens with other numbers wherever they are hidden."""
+
+    def change(value, mask):
+        mask = mask.view(*mask.shape, 1)
+        other = value * torch.nan if how == "nan" else 1e4 * torch.randn_like(value)
+        return value.where(mask, other)
+
+    return Tokens({name: change(value, seen[name]) for name, value in values.items()})
+
+
+def head_losses(module, objective, latent, values, seen):
+    return {name: module.heads[name].loss(latent, values, seen).mean() for name in objective.predicts}
+
+
+def copied(values):
+    return {name: value.clone() for name, value in values.items()}
+
+
+def reached(part):
+    """Parameters with a gradient."""
+    return {name for name, p in part.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+
+
+def idle(module, masks):
+    """Parameters of the trunk that have nothing to do: placeholders never shown, projections of nothing visible."""
+    names = set()
+    for name, stream in module.transformer.streams.items():
+        if all(seen[name].all() for seen in masks):
+            names |= {f"streams.{name}.placeholder"}
+        if not any(seen[name].any() for seen in masks):
+            names |= {f"streams.{name}.project.{n}" for n, _ in stream.project.named_parameters()}
+    return names
+
+
+def concrete(base):
+    kinds = {base} if not inspect.isabstract(base) else set()
+    return kinds.union(*(concrete(kind) for kind in base.__subclasses__()))
+
+
+each_objective = pytest.mark.parametrize("kind", OBJECTIVES.values(), ids=OBJECTIVES.keys())
+each_video_head = pytest.mark.parametrize("video", VIDEO_HEADS)
+each_pair = pytest.mark.parametrize(
+    ("video", "action"), list(itertools.zip_longest(VIDEO_HEADS, ACTION_HEADS, fillvalue="diffusion"))
+)
+each_action_head = pytest.mark.parametrize("action", ACTION_HEADS)
+
+
+@pytest.mark.parametrize("base", COVERED, ids=lambda base: base.__name__)
+def test_every_part_is_covered_here(base):
+    """Add a new one to the tables above; the tests of this file then hold it to the contract."""
+    ours = {kind for kind in concrete(base) if kind.__module__.startswith("uva_lightning.")}
+    assert ours == COVERED[base]
+
+
+def test_uvas_five_functions_are_registered():
+    assert {"RobotPolicy", "VideoModel", "ForwardDynamics", "InverseDynamics", "PolicyPlanner"} <= set(OBJECTIVES)
+
+
+# -- no leak ----------------------------------------------------------------------------------------------------------
+
+
+@each_objective
+@pytest.mark.parametrize("how", ["nan", "other"])
+def test_hidden_values_never_reach_the_latents(kind, how):
+    module = build(objectives={"it": kind()})
+    values = tokens(module)
+    seen = kind().visible(values, seeded(0))
+    latent = module.transformer(values, seen)
+    changed = module.transformer(hidden_changed(values, seen, how), seen)
+    assert latent.isfinite().all()
+    assert latent.equal(changed)
+
+
+@each_objective
+def test_every_visible_modality_reaches_the_latents(kind):
+    module = build(objectives={"it": kind()})
+    values = tokens(module)
+    seen = kind().visible(values, seeded(0))
+    latent = module.transformer(values, seen)
+    for name in values:
+        other = Tokens({**values, name: values[name] + 1})
+        assert latent.equal(module.transformer(other, seen)) == (not seen[name].any()), name
+
+
+@each_objective
+def test_hidden_nans_reach_no_gradient(kind):
+    module = build(objectives={"it": kind()})
+    values = tokens(module)
+    seen = kind().visible(values, seeded(0))
+    broken = hidden_changed(values, seen, "nan")
+    targets = Tokens({name: values[name] if name in kind.predicts else broken[name] for name in values})
+    losses = head_losses(module, kind, module.transformer(broken, seen), targets, seen)
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
+
+
+@each_objective
+@pytest.mark.parametrize("name", ["video", "action"])
+def test_sampling_reads_nothing_hidden(kind, name):
+    module = build("flow-residual", objectives={"it": kind()})
+    values = tokens(module)
+    seen, noise = kind().visible(values, seeded(0)), torch.randn_like(values[name])
+    broken, head = hidden_changed(values, seen, "nan"), module.heads[name]
+    with torch.no_grad():
+        made = head.sample(module.transformer(values, seen), values, seen, noise)
+        assert made.isfinite().all()
+        assert made.equal(head.sample(module.transformer(broken, seen), broken, seen, noise))
+
+
+# -- losses and gradients ---------------------------------------------------------------------------------------------
+
+
+@each_objective
+@each_pair
+def test_losses_are_finite_and_gradients_reach_the_trunk_and_the_heads(kind, video, action):
+    module = build(video, action, {"it": kind()})
+    values = tokens(module)
+    seen, before = kind().visible(values, seeded(0)), copied(values)
+    latent = module.transformer(values, seen)
+    sum(head_losses(module, kind, latent, values, seen).values()).backward()
+    assert all(value.equal(before[name]) for name, value in values.items())
+    for name in kind.predicts:
+        assert reached(module.heads[name]) == {n for n, _ in module.heads[name].named_parameters()}
+    for name in set(module.heads) - set(kind.predicts):
+        assert not reached(module.heads[name])
+    trunk = {name for name, _ in module.transformer.named_parameters()}
+    assert reached(module.transformer) == trunk - idle(module, [seen])
+
+
+@each_pair
+def test_a_step_of_all_objectives_is_finite_and_repeatable(video, action):
+    module = fit(build(video, action))
+    data = batch()
+    results = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        plan, terms = module.losses(data, step=2)
+        results.append(module.balancer(plan, terms).item())
+        assert set(terms) == {(name, m) for name in plan.served for m in OBJECTIVES[name].predicts}
+        assert all(loss.isfinite() and loss.ndim == 0 for loss in terms.values())
+    assert results[0] == results[1] != results[2]
+
+
+@pytest.mark.parametrize("balancer", BALANCERS.values(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda kind: kind.__name__)
+def test_every_sampler_and_balancer_gives_a_loss_that_trains(sampler, balancer):
+    module = fit(build("diffusion", "diffusion-each", balancer=balancer(), sampler=sampler))
+    data = batch()
+    before = (copied(data.video), data.action.clone(), copied(data.state), copied(data.present))
+    for step in range(5):
+        torch.manual_seed(step)
+        plan, terms = module.losses(data, step)
+        loss = module.balancer(plan, terms)
+        loss.backward()
+        assert loss.isfinite()
+        assert loss.ndim == 0
+    values = tokens(module)
+    unused = idle(module, [kind().visible(values, seeded(0)) for kind in OBJECTIVES.values()])
+    assert reached(module) == {name for name, _ in module.named_parameters()} - {f"transformer.{n}" for n in unused}
+    video, action, state, present = before
+    assert data.action.equal(action)
+    for now, old in ((data.video, video), (data.state, state), (data.present, present)):
+        assert all(value.equal(old[name]) for name, value in now.items())
+
+
+# -- heads ------------------------------------------------------------------------------------------------------------
+
+
+@each_video_head
+def test_videos_have_the_right_shape_and_keep_what_is_visible(video):
+    module = build(video)
+    values = tokens(module)
+    seen, noise = OBJECTIVES["VideoModel"]().visible(values, seeded(5)), torch.randn_like(values.video)
+    assert seen.video.any()
+    with torch.no_grad():
+        latent = module.transformer(values, seen)
+        made = [_sampled(module.heads["video"], latent, values, seen, noise) for _ in range(2)]
+    assert made[0].shape == values.video.shape
+    assert made[0].dtype == torch.float32
+    assert made[0].isfinite().all()
+    assert made[0].equal(made[1])
+    assert made[0][seen.video].equal(values.video[seen.video])
+    assert not (made[0][~seen.video] == values.video[~seen.video]).any()
+
+
+@each_action_head
+def test_actions_have_the_right_shape_and_repeat(action):
+    module = build(action=action)
+    values = tokens(module)
+    seen, noise = Visible.only(values, "history"), torch.randn_like(values.action)
+    with torch.no_grad():
+        latent = module.transformer(values, seen)
+        made = [_sampled(module.heads["action"], latent, values, seen, noise) for _ in range(2)]
+    assert made[0].shape == values.action.shape
+    assert made[0].dtype == torch.float32
+    assert made[0].isfinite().all()
+    assert made[0].equal(made[1])
+    assert not made[0][0].allclose(made[0][1])
+
+
+@each_action_head
+def test_samples_do_not_see_each_other(action):
+    module = build("diffusion", action)
+    values = tokens(module)
+    seen, noise = Visible.only(values, "history"), torch.randn_like(values.action)
+    with torch.no_grad():
+        every = module.heads["action"].sample(module.transformer(values, seen), values, seen, noise, 0.0)
+        one, shown = values.rows(slice(2, 3)), seen.rows(slice(2, 3))
+        alone = module.heads["action"].sample(module.transformer(one, shown), one, shown, noise[2:3], 0.0)
+    assert torch.allclose(every[2:3], alone, rtol=1e-4, atol=1e-4 * float(every.abs().max()))
+
+
+def _sampled(head, latent, values, seen, noise):
+    torch.manual_seed(0)
+    return head.sample(latent, values, seen, noise)

@@ -1,0 +1,247 @@
+"""Denoisers: against numbers of the official code, against diffusers, and on targets we know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import nn
+
+from uva_lightning.model.heads.diffusion import DDIM, GaussianDiffusion, Schedule
+from uva_lightning.model.heads.flow import FlowMatching
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture(scope="module")
+def official():
+    """Schedules, losses and samples of the official code; how they were made is told where they are used."""
+    return dict(np.load(FIXTURES / "diffusion.npz"))
+
+
+def diffusion(channels=10, **options):
+    return GaussianDiffusion(channels, 4, **{"width": 8, "depth": 1, **options})
+
+
+def flow(channels=3, condition=4, **options):
+    return FlowMatching(channels, condition, **{"width": 8, "depth": 1, **options})
+
+
+def shake(module, seed=0, scale=0.3):
+    """Give every weight a value that follows from the seed, also those that start at zero."""
+    rng = torch.Generator().manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        parameter.data = scale * torch.randn(parameter.shape, generator=rng) + float(name.endswith("norm.weight"))
+    return module
+
+
+def error(value, reference):
+    """Largest difference over the largest magnitude, which counts as 1 at least."""
+    value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
+    return np.abs(value - reference).max() / max(1.0, np.abs(reference).max())
+
+
+class Linear(nn.Module):
+    """The network of the reference numbers: x @ W + t / 1000, 10 channels of noise and 10 of variance."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight, self.condition = torch.from_numpy(weight), nn.Identity()
+
+    def forward(self, x, time, condition):
+        return x @ self.weight + time[:, None] / 1000
+
+
+# -- schedule ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [250, 100, 50, 16, 10])
+def test_the_kept_levels_are_uvas(official, steps):
+    assert diffusion()._respace(steps).timesteps.tolist() == official[f"{steps}/timestep_map"].tolist()
+
+
+def test_a_single_step_starts_from_pure_noise():
+    assert diffusion()._respace(1).timesteps.tolist() == [999]
+
+
+@pytest.mark.parametrize("name", ["full", "100", "16"])
+def test_the_tables_are_uvas(official, name):
+    levels = list(range(1000)) if name == "full" else official[f"{name}/timestep_map"].tolist()
+    schedule = Schedule(levels)
+    rows = torch.from_numpy(official["full/timestep_map"]) if name == "full" else torch.arange(len(levels))
+    one, zero = torch.ones(len(rows)), torch.zeros(len(rows))
+    found = {
+        "alphas_cumprod": schedule.signal[rows] ** 2,
+        "posterior_log_variance_clipped": schedule.log_variance(-one, rows),
+        "posterior_mean_coef1": schedule.posterior_mean(one, zero, rows),
+        "posterior_mean_coef2": schedule.posterior_mean(zero, one, rows),
+        "sqrt_recip_alphas_cumprod": schedule.clean(one, zero, rows),
+        "sqrt_recipm1_alphas_cumprod": -schedule.clean(zero, one, rows),
+    }
+    for table, values in found.items():
+        assert values.numpy() == pytest.approx(official[f"{name}/{table}"], rel=1e-6, abs=2e-7), table
+    assert schedule.log_variance(one, rows).numpy() == pytest.approx(np.log(official[f"{name}/betas"]), rel=1e-6)
+
+
+def test_too_many_steps_are_refused():
+    with pytest.raises(ValueError, match="1001 denoising steps, expected 1 to 1000"):
+        diffusion().sample(torch.zeros(1, 4), torch.zeros(1, 10), 1001)
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_is_uvas(official):
+    process = diffusion()
+    process.net = Linear(official["loss/W"])
+    target, noise, time = (torch.from_numpy(official[f"loss/{name}"]) for name in ("x0", "noise", "t"))
+    assert error(process.schedule.noised(target, noise, time[:, None]), official["loss/x_t"]) < 1e-6
+
+    rows = process.loss_at(target, target, time, noise).numpy()
+    for first, tolerance in ((False, 1e-5), (True, 2e-3)):  # t = 0 takes the logarithm of a small difference
+        chosen = (time == 0).numpy() == first
+        assert rows[chosen] == pytest.approx(official["loss/total"][chosen], rel=tolerance, abs=tolerance)
+    process.variational_weight = 0.0
+    assert error(process.loss_at(target, target, time, noise), official["loss/mse"]) < 1e-5
+
+
+def test_the_variational_term_trains_the_variance_only():
+    process = shake(diffusion(3))
+    target, time, noise = torch.randn(5, 3), torch.tensor([0, 1, 10, 500, 999]), torch.randn(5, 3)
+    condition = process.net.condition(torch.randn(5, 4))
+    (with_term,) = torch.autograd.grad(process.loss_at(target, condition, time, noise).sum(), process.net.output.weight)
+    process.variational_weight = 0.0
+    (without,) = torch.autograd.grad(process.loss_at(target, condition, time, noise).sum(), process.net.output.weight)
+    assert torch.allclose(with_term[:3], without[:3])
+    assert not torch.allclose(with_term[3:], without[3:])
+
+
+@pytest.mark.parametrize("make", [diffusion, flow])
+def test_several_draws_are_averaged_per_row(make):
+    process = shake(make(3, draws=64))
+    single = shake(make(3, draws=1))
+    target, condition = torch.randn(2, 3).clamp(-0.9, 0.9), torch.randn(2, 4)
+    torch.manual_seed(0)
+    rows = process.loss(target, condition)
+    torch.manual_seed(0)
+    repeated = single.loss(target.repeat(64, 1), condition.repeat(64, 1)).view(64, 2).mean(dim=0)
+    assert rows.shape == (2,)
+    assert torch.allclose(rows, repeated, rtol=1e-4)
+
+
+# -- sampling ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("clip", "name"), [(1.0, "out_clip"), (None, "out_noclip")])
+@pytest.mark.parametrize("levels", ["16", "ddim20"])
+def test_ddim_is_the_official_one(official, levels, clip, name):
+    process = diffusion(clip=clip, update=DDIM())
+    process.net = Linear(official["loss/W"])
+    steps = len(official[f"{levels}/timestep_map"])
+    process._respaced[steps] = Schedule(official[f"{levels}/timestep_map"].tolist())
+    start = torch.from_numpy(official[f"ddim_loop_{levels}/init"])
+    assert error(process.sample(start, start, steps), official[f"ddim_loop_{levels}/{name}"]) < 1e-5
+
+
+def test_ddim_is_that_of_diffusers():
+    """A plain loop over diffusers' scheduler, with the network called as it is."""
+    process = shake(diffusion(3, clip=1.0, update=DDIM()))
+    scheduler = DDIMScheduler(1000, beta_schedule="squaredcos_cap_v2", timestep_spacing="leading", clip_sample=True)
+    scheduler.set_timesteps(20)
+    process._respaced[20] = Schedule(scheduler.timesteps.flip(0).tolist())
+    condition, x = torch.randn(4, 4), torch.randn(4, 3)
+    ours = process.sample(condition, x, 20)
+
+    for time in scheduler.timesteps:
+        noise = process.net(x, time.expand(4), process.net.condition(condition))[:, :3]
+        x = scheduler.step(noise, time, x, use_clipped_model_output=True).prev_sample
+    assert error(ours.detach(), x.detach()) < 1e-4
+
+
+def test_ancestral_sampling_is_a_plain_loop_over_the_formulas():
+    process, steps, temperature = shake(diffusion(3, clip=1.0)), 7, 0.5
+    condition, start = torch.randn(4, 4), torch.randn(4, 3)
+    torch.manual_seed(1)
+    ours = process.sample(condition, start, steps, temperature)
+
+    torch.manual_seed(1)
+    levels = process._respace(steps).timesteps.tolist()
+    bar = np.cos((np.arange(1, 1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
+    bar = np.cumprod(1 - np.minimum(1 - bar / np.r_[np.cos(0.008 / 1.008 * np.pi / 2) ** 2, bar[:-1]], 0.999))
+    x = start.double()
+    for k in range(steps - 1, -1, -1):
+        now, before = bar[levels[k]], bar[levels[k - 1]] if k else 1.0
+        beta = 1 - now / before
+        low = beta * (1 - before) / (1 - now)
+        if k == 0:
+            low = (1 - bar[levels[1]] / now) * (1 - now) / (1 - bar[levels[1]])
+        output = process.net(x.float(), torch.full((4,), levels[k]), process.net.condition(condition))
+        noise, fraction = output.double().chunk(2, dim=-1)
+        clean = ((x - np.sqrt(1 - now) * noise) / np.sqrt(now)).clamp(-1, 1)
+        mean = (np.sqrt(before) * beta * clean + np.sqrt(1 - beta) * (1 - before) * x) / (1 - now)
+        part = (fraction + 1) / 2
+        log_variance = part * np.log(beta) + (1 - part) * np.log(low)
+        x = mean + temperature * (0.5 * log_variance).exp() * torch.randn_like(x.float()) * (k > 0)
+    assert error(ours.detach(), x.detach()) < 1e-4
+
+
+def test_clipping_bounds_what_an_untrained_network_makes():
+    noise = torch.randn(6, 3)
+    assert diffusion(3, clip=1.0).sample(torch.zeros(6, 4), noise, 10).abs().max() <= 1.0
+    assert diffusion(3).sample(torch.zeros(6, 4), noise, 10).abs().max() > 1.0
+
+
+@pytest.mark.parametrize("make", [diffusion, flow])
+def test_rows_do_not_see_each_other(make):
+    process = shake(make(3))
+    target, condition, noise = torch.randn(4, 3), torch.randn(4, 4), torch.randn(4, 3)
+    together = process.sample(condition, noise, 5, 0.0)
+    assert torch.allclose(together[2:3], process.sample(condition[2:3], noise[2:3], 5, 0.0), atol=1e-5)
+    torch.manual_seed(0)
+    before = process.loss(target, condition)
+    torch.manual_seed(0)
+    after = process.loss(torch.cat([target[:3], target[3:] + 1]), condition)
+    assert torch.allclose(before[:3], after[:3])
+    assert not torch.allclose(before[3], after[3])
+
+
+def test_flow_learns_two_points():
+    torch.manual_seed(0)
+    process = FlowMatching(1, 1, width=64, depth=2)
+    optimizer = torch.optim.Adam(process.parameters(), lr=3e-3)
+    condition = torch.zeros(256, 1)
+    for _ in range(400):
+        target = torch.where(torch.rand(256, 1) < 0.25, 1.0, -1.0)
+        optimizer.zero_grad()
+        process.loss(target, condition).mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        samples = process.sample(torch.zeros(2000, 1), torch.randn(2000, 1), 20)
+        mean = process.sample(torch.zeros(1, 1), torch.zeros(1, 1), 20)
+    assert ((samples.abs() - 1).abs() < 0.25).float().mean() > 0.9
+    assert (samples > 0).float().mean() == pytest.approx(0.25, abs=0.06)
+    assert (mean + 1).abs() < 0.25, "temperature 0 gives the likelier point"
+
+
+def test_flow_at_temperature_zero_ignores_the_noise():
+    process, condition = shake(flow()), torch.randn(2, 4)
+    one, other = (process.sample(condition, torch.randn(2, 3), 4, 0.0) for _ in range(2))
+    assert one.equal(other)
+
+
+def test_flow_in_many_steps_follows_the_velocity():
+    """A network that knows the answer: the velocity at x, t towards the target 2 is (x - 2) / t."""
+    process = flow(1)
+
+    class Known(nn.Module):
+        condition = nn.Identity()
+
+        def forward(self, x, time, condition):
+            return (x - 2.0) / (time[:, None] / 1000)
+
+    process.net = Known()
+    for steps in (1, 5):
+        assert process.sample(torch.zeros(3, 4), torch.randn(3, 1), steps) == pytest.approx(2.0, abs=1e-4)

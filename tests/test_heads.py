@@ -1,0 +1,200 @@
+"""Heads: against numbers of the official code, and what counts in a loss."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from uva_lightning.model.heads.aggregate import ConvFC, TokenMLP
+from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, VideoHead
+from uva_lightning.model.heads.diffusion import GaussianDiffusion
+from uva_lightning.model.heads.flow import FlowMatching
+from uva_lightning.model.streams import Shape
+from uva_lightning.types import Tokens, Visible
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture(scope="module")
+def official_head():
+    return {name: torch.from_numpy(value) for name, value in np.load(FIXTURES / "action_heads.npz").items()}
+
+
+def flow(channels, condition):
+    return FlowMatching(channels, condition, width=8, depth=1)
+
+
+def shake(module, seed=0, scale=0.3):
+    """Give every weight a value that follows from the seed, also those that start at zero."""
+    rng = torch.Generator().manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        parameter.data = scale * torch.randn(parameter.shape, generator=rng) + float(name.endswith("norm.weight"))
+    return module
+
+
+def official_weights(head):
+    """Fill our action head by the rule of the reference numbers, whose names are MAR's."""
+    renamed = {
+        "denoiser.net.time.": "net.time_embed.",
+        "denoiser.net.condition.": "net.cond_embed.",
+        "denoiser.net.input.": "net.input_proj.",
+        "denoiser.net.output.": "net.final_layer.linear.",
+        "denoiser.net.final_modulation.": "net.final_layer.adaLN_modulation.1.",
+        "denoiser.net.blocks.": "net.res_blocks.",
+        ".modulation.": ".adaLN_modulation.1.",
+        ".norm.": ".in_ln.",
+        "aggregate.": "",
+    }
+    for ours, parameter in head.named_parameters():
+        name = ours
+        for old, new in renamed.items():
+            name = name.replace(old, new)
+        parameter.data = 0.1 * named_normal(f"acthead/conv_fc/{name}", parameter.shape)
+        if name.endswith("in_ln.weight"):
+            parameter.data += 1.0
+    return head
+
+
+def named_normal(name, shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+
+
+@pytest.fixture(scope="module")
+def conv_fc():
+    shape = Shape(frames=4, grid=(16, 16), width=64, channels=10, steps=16)
+    head = ActionHead(shape, lambda c, k: GaussianDiffusion(c, k, width=64, depth=2, clip=1.0), ConvFC, steps=16)
+    return official_weights(head)
+
+
+def latent_and_tokens(official_head):
+    latent = named_normal("input/acthead/Z", (2, 1024, 64))
+    assert latent[:, ::13, ::3].equal(official_head["Z"])
+    tokens = Tokens({"action": official_head["target"]})
+    return latent.view(2, 4, 256, 64), tokens, Visible.only(tokens)
+
+
+def test_the_loss_of_conv_fc_is_uvas(conv_fc, official_head, monkeypatch):
+    latent, tokens, seen = latent_and_tokens(official_head)
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: official_head["t"])
+    monkeypatch.setattr(torch, "randn_like", lambda _: official_head["noise"])
+    with torch.no_grad():
+        loss = conv_fc.loss(latent, tokens, seen).mean()
+    assert float(loss) == pytest.approx(float(official_head["conv_fc/loss"]), rel=1e-5)
+
+
+def test_the_actions_of_conv_fc_are_uvas(conv_fc, official_head, monkeypatch):
+    latent, tokens, seen = latent_and_tokens(official_head)
+    drawn = iter(range(15, -1, -1))
+    noise = "acthead/conv_fc/0/action/"
+    monkeypatch.setattr(torch, "randn_like", lambda x: named_normal(f"{noise}step{next(drawn)}", x.shape))
+    with torch.no_grad():
+        start = named_normal(f"{noise}init", (32, 10)).view(2, 16, 10)
+        actions = conv_fc.sample(latent, tokens, seen, start, temperature=0.95)
+    off = (actions - official_head["conv_fc/sample16_T0.95"]).abs()
+    assert off.max() < 2e-3, "an x0 near a zero crossing of the first step moves"
+    assert (off < 1e-5).float().mean() > 0.99
+
+
+SHAPE = Shape(frames=2, grid=(2, 3), width=8, channels=3, steps=4)
+
+
+def video_tokens():
+    torch.manual_seed(0)
+    tokens = Tokens({"past_video": torch.randn(3, 2, 6, 3), "video": torch.randn(3, 2, 6, 3)})
+    seen = Visible.only(tokens, "history")
+    seen.video[:, :, :2] = True
+    return torch.randn(3, 2, 6, 8), tokens, seen
+
+
+def test_visible_places_neither_count_nor_cost():
+    head, (latent, tokens, seen) = shake(VideoHead(SHAPE, flow)), video_tokens()
+    rows = []
+    head.denoiser.net.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    torch.manual_seed(1)
+    loss = head.loss(latent, tokens, seen)
+    other = Tokens({**tokens, "video": tokens.video.where(~seen.video[..., None], 99.0)})
+    torch.manual_seed(1)
+    assert loss.equal(head.loss(latent, other, seen))
+    assert rows == [3 * 2 * 4] * 2
+
+
+def test_the_video_loss_is_the_mean_over_each_samples_own_hidden_tokens():
+    head, (latent, tokens, seen) = shake(VideoHead(SHAPE, flow)), video_tokens()
+    seen.video[0] = True
+    seen.video[1, :, :5] = True
+    torch.manual_seed(1)
+    loss = head.loss(latent, tokens, seen).detach()
+    hidden = ~seen.video
+    torch.manual_seed(1)
+    rows = head.denoiser.loss(tokens.video[hidden], latent[hidden]).detach()
+    assert loss.tolist() == pytest.approx([0.0, float(rows[:2].mean()), float(rows[2:].mean())])
+
+
+def test_a_residual_head_predicts_the_difference_to_the_last_frame():
+    head, (latent, tokens, seen) = shake(VideoHead(SHAPE, flow, residual=True, steps=3)), video_tokens()
+    plain = shake(VideoHead(SHAPE, flow, steps=3))
+    last = tokens.past_video[:, -1:]
+    difference = Tokens({**tokens, "video": tokens.video - last})
+    torch.manual_seed(1)
+    loss = head.loss(latent, tokens, seen)
+    torch.manual_seed(1)
+    assert torch.allclose(loss, plain.loss(latent, difference, seen))
+    noise, hidden = torch.randn(3, 2, 6, 3), ~seen.video
+    made, moved = (h.sample(latent, tokens, seen, noise) for h in (head, plain))
+    assert torch.allclose(made[hidden], (moved + last)[hidden], atol=1e-6)
+
+
+def test_a_residual_head_does_not_read_a_hidden_past():
+    head, (latent, tokens, seen) = shake(VideoHead(SHAPE, flow, residual=True, steps=3)), video_tokens()
+    seen.past_video.fill_(False)
+    noise = torch.randn(3, 2, 6, 3)
+    other = Tokens({**tokens, "past_video": tokens.past_video * torch.nan})
+    assert head.sample(latent, tokens, seen, noise).equal(head.sample(latent, other, seen, noise))
+
+
+@pytest.mark.parametrize("kind", [ActionHead, ActionChunkHead])
+def test_visible_actions_do_not_count_and_come_back(kind):
+    head = shake(kind(SHAPE, flow, lambda shape: ConvFC(shape, pooled=2), steps=2))
+    tokens = Tokens({"action": torch.randn(2, 4, 3)})
+    seen, latent = Visible.only(tokens), torch.randn(2, 2, 6, 8)
+    seen.action[0] = True
+    seen.action[1, :3] = True
+    torch.manual_seed(0)
+    loss = head.loss(latent, tokens, seen)
+    assert loss[0] == 0
+    assert loss[1] > 0
+    if kind is ActionHead:
+        torch.manual_seed(0)
+        rows = head.denoiser.loss(tokens.action.flatten(0, 1), head.aggregate(latent).flatten(0, 1))
+        assert float(loss[1]) == pytest.approx(float(rows[7]))
+    made = head.sample(latent, tokens, seen, torch.randn(2, 4, 3))
+    assert made[seen.action].equal(tokens.action[seen.action])
+    assert not made[~seen.action].equal(tokens.action[~seen.action])
+
+
+def test_a_chunk_is_one_row_and_its_actions_can_agree():
+    head = ActionChunkHead(SHAPE, flow, lambda shape: TokenMLP(shape, squeeze=2, width=5))
+    assert head.conditions == 1
+    assert head.denoiser.net.input.in_features == 4 * 3
+    assert head.denoiser.net.condition.in_features == 2 * 5
+
+
+def test_an_aggregator_with_too_few_conditions_is_refused():
+    with pytest.raises(ValueError, match="TokenMLP gives 2 conditions for a chunk of 4 actions.*use ConvFC"):
+        ActionHead(SHAPE, flow, TokenMLP)
+
+
+def test_no_steps_are_refused():
+    with pytest.raises(ValueError, match="The video head has 0 denoising steps"):
+        VideoHead(SHAPE, flow, steps=0)
+
+
+def test_the_temperature_of_a_call_replaces_that_of_the_head():
+    head, (latent, tokens, seen) = shake(VideoHead(SHAPE, flow, temperature=0.0, steps=2)), video_tokens()
+    noise = torch.randn(3, 2, 6, 3)
+    assert head.sample(latent, tokens, seen, noise).equal(head.sample(latent, tokens, seen, -noise))
+    assert not head.sample(latent, tokens, seen, noise, 1.0).equal(head.sample(latent, tokens, seen, -noise, 1.0))

@@ -1,0 +1,41 @@
+"""Intervals hold what they promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from uva_lightning.metrics.intervals import bootstrap_mean, wilson
+
+
+def test_bootstrap_is_seeded_and_near_the_normal_interval():
+    values = np.random.default_rng(0).normal(0.5, 0.2, 200)
+    low, high = bootstrap_mean(values)
+    assert bootstrap_mean(values) == (low, high) != bootstrap_mean(values, seed=1)
+    reach = 1.96 * values.std() / np.sqrt(200)
+    assert low == pytest.approx(values.mean() - reach, abs=0.003)
+    assert high == pytest.approx(values.mean() + reach, abs=0.003)
+
+
+def test_one_value_has_no_spread():
+    assert bootstrap_mean([0.25]) == (0.25, 0.25)
+
+
+@pytest.mark.parametrize("values", [[], [0.1, float("nan")], np.zeros((2, 2))])
+def test_bootstrap_refuses_what_has_no_mean(values):
+    with pytest.raises(ValueError, match="expected a list of at least one finite number"):
+        bootstrap_mean(values)
+
+
+@pytest.mark.parametrize(
+    ("successes", "total", "low", "high"),
+    [(8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (27, 50, 0.4040, 0.6703)],
+)
+def test_wilson_equals_published_numbers(successes, total, low, high):
+    assert wilson(successes, total) == pytest.approx((low, high), abs=1e-4)
+
+
+@pytest.mark.parametrize(("successes", "total"), [(0, 0), (3, 2), (-1, 2)])
+def test_wilson_refuses_impossible_counts(successes, total):
+    with pytest.raises(ValueError, match=f"{successes} of {total} were successful"):
+        wilson(successes, total)

@@ -1,0 +1,196 @@
+"""The five functions of a model at run time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from uva_lightning.model.heads.aggregate import ConvFC
+from uva_lightning.model.heads.base import ActionHead
+from uva_lightning.model.heads.flow import FlowMatching
+from uva_lightning.objectives.robot_policy import RobotPolicy
+from uva_lightning.policy.policy import UVAPolicy
+
+CHUNK, FRAMES = (16, 2), (2, 96, 96, 3)
+
+
+@pytest.fixture(scope="module")
+def module(tiny_data, tiny_module):
+    data = tiny_data()
+    data.setup("fit")
+    module, numbers = tiny_module(data.spec), data.training_numbers()
+    module.tokenizer.fit(data.training_frames())
+    module.actions.fit(numbers.action, numbers.state)
+    module.states["agent"].fit(numbers.state["agent"].flatten(0, 1))
+    rng = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng)
+    return module.eval()
+
+
+@pytest.fixture
+def policy(module):
+    return UVAPolicy(module, seed=3)
+
+
+def observation(samples=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "video": {"top": rng.integers(0, 256, (samples, *FRAMES), dtype=np.uint8)},
+        "state": {"agent": rng.uniform(0, 512, (samples, 2, 2)).astype(np.float32)},
+    }
+
+
+def row(observed, index):
+    return {
+        kind: {name: value[index : index + 1] for name, value in entries.items()} for kind, entries in observed.items()
+    }
+
+
+def pictures(samples=3, seed=1):
+    return observation(samples, seed)["video"]
+
+
+def chunks(samples=3, seed=2):
+    return np.random.default_rng(seed).uniform(0, 512, (samples, *CHUNK)).astype(np.float32)
+
+
+def first_is_best(futures):
+    return -np.arange(len(futures["top"]), dtype=np.float64)
+
+
+FUNCTIONS = {
+    "act": lambda policy, seen, **options: policy.act(seen, **options),
+    "imagine": lambda policy, seen, **options: policy.imagine(seen, **options)["top"],
+    "predict_next": lambda policy, seen, **options: policy.predict_next(
+        seen, chunks(3)[: len(seen["video"]["top"])], **options
+    )["top"],
+    "explain": lambda policy, seen, **options: policy.explain(
+        seen, {"top": pictures(3)["top"][: len(seen["video"]["top"])]}, **options
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_functions_give_actions_or_frames(policy, name):
+    made = FUNCTIONS[name](policy, observation())
+    if name in ("act", "explain"):
+        assert (made.shape, made.dtype) == ((3, *CHUNK), np.float32)
+        assert np.isfinite(made).all()
+    else:
+        assert (made.shape, made.dtype) == ((3, *FRAMES), np.uint8)
+
+
+def test_the_planner_gives_one_chunk_per_observation(policy):
+    made = policy.plan(observation(), first_is_best, proposals=4)
+    assert (made.shape, made.dtype) == ((3, *CHUNK), np.float32)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_row_alone_is_a_row_of_the_batch_at_temperature_zero(policy, name):
+    together = FUNCTIONS[name](policy, observation(), temperature=0.0)
+    alone = FUNCTIONS[name](policy, row(observation(), 0), temperature=0.0)
+    largest = 1 if together.dtype == np.uint8 else 1e-2
+    assert np.abs(together[:1].astype(np.float64) - alone).max() <= largest
+    assert not np.array_equal(together[:1], together[1:2])
+
+
+def test_the_seed_decides_the_noise(module):
+    def act(seed):
+        return UVAPolicy(module, seed).act(observation())
+
+    assert np.array_equal(act(1), act(1))
+    assert not np.array_equal(act(1), act(2))
+    policy = UVAPolicy(module, 1)
+    first, second = policy.act(observation()), policy.act(observation())
+    assert not np.array_equal(first, second)
+    policy.reset(1)
+    assert np.array_equal(policy.act(observation()), first)
+
+
+def test_each_function_looks_at_what_it_is_given(policy):
+    seen, other = observation(), observation(seed=9)
+    mixed = {"video": other["video"], "state": seen["state"]}
+
+    def differ(one, two):
+        return not np.array_equal(one, two)
+
+    assert differ(policy.act(seen, 0.0), policy.act(mixed, 0.0))
+    assert differ(policy.imagine(seen, 0.0)["top"], policy.imagine(mixed, 0.0)["top"])
+    futures = [policy.predict_next(seen, chunks(seed=seed), 0.0)["top"] for seed in (2, 4)]
+    assert differ(*futures)
+    explained = [policy.explain(seen, pictures(seed=seed), 0.0) for seed in (1, 5)]
+    assert differ(*explained)
+    assert not differ(policy.explain(seen, pictures(), 0.0), policy.explain(mixed, pictures(), 0.0)), "past is hidden"
+
+
+def test_the_planner_takes_the_best_proposal_of_each_observation(module):
+    calls = []
+
+    def score(futures):
+        calls.append(futures)
+        return np.array([0, 5, 1, 9, 2, 3], np.float64)
+
+    planned = UVAPolicy(module, 7).plan(observation(2), score, proposals=3)
+    repeated = {kind: {n: np.repeat(v, 3, axis=0) for n, v in e.items()} for kind, e in observation(2).items()}
+    proposals = UVAPolicy(module, 7).act(repeated)
+    assert calls[0]["top"].shape == (6, *FRAMES)
+    assert np.array_equal(planned, proposals[[1, 3]])
+    assert not np.array_equal(proposals[0], proposals[1])
+
+
+def test_the_callers_arrays_are_not_changed(policy):
+    seen, before = observation(), observation()
+    policy.act(seen)
+    policy.explain(seen, pictures())
+    assert np.array_equal(seen["video"]["top"], before["video"]["top"])
+    assert np.array_equal(seen["state"]["agent"], before["state"]["agent"])
+
+
+def test_numbers_may_have_any_precision(policy):
+    seen = observation()
+    double = {"video": seen["video"], "state": {"agent": seen["state"]["agent"].astype(np.float64)}}
+    assert np.allclose(policy.act(seen, 0.0), policy.act(double, 0.0), atol=1e-3)
+    futures = [policy.predict_next(seen, actions, 0.0)["top"] for actions in (chunks(), chunks().astype(np.float64))]
+    assert np.array_equal(*futures)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"video": {}}, r"Observation video\.top is missing, expected \(2, 96, 96, 3\)"),
+        ({"video": {"top": np.zeros((3, 4, 96, 96, 3), np.uint8)}}, r"video\.top is \(4, 96, 96, 3\) per sample"),
+        ({"video": {"top": np.zeros((3, 2, 48, 48, 3), np.uint8)}}, r"video\.top is \(2, 48, 48, 3\) per sample"),
+        ({"video": {"top": np.zeros((3, *FRAMES), np.float32)}}, r"video\.top is float32, expected uint8"),
+        ({"state": {}}, r"Observation state\.agent is missing, expected \(2, 2\)"),
+        ({"state": {"agent": np.zeros((3, 2, 7), np.float32)}}, r"state\.agent is \(2, 7\) per sample"),
+    ],
+)
+def test_an_observation_unlike_those_of_training_is_refused_by_name(policy, change, words):
+    with pytest.raises(ValueError, match=words):
+        policy.act(observation() | change)
+
+
+def test_an_observation_without_a_kind_is_refused_by_name(policy):
+    with pytest.raises(ValueError, match=r"Observation state\.agent is missing"):
+        policy.act({"video": observation()["video"]})
+
+
+def test_actions_and_futures_of_another_shape_are_refused_by_name(policy):
+    with pytest.raises(ValueError, match=r"Action chunk is \(8, 2\) per sample, expected \(16, 2\)"):
+        policy.predict_next(observation(), chunks()[:, :8])
+    with pytest.raises(ValueError, match=r"Future video\.top is missing"):
+        policy.explain(observation(), {})
+    with pytest.raises(ValueError, match=r"Future video\.top is \(1, 96, 96, 3\) per sample"):
+        policy.explain(observation(), {"top": pictures()["top"][:, :1]})
+
+
+def test_a_function_without_a_head_is_named(tiny_data, tiny_module, module):
+    def head(shape):
+        return ActionHead(shape, lambda c, k: FlowMatching(c, k, width=8, depth=1), ConvFC, steps=2)
+
+    silent = tiny_module(tiny_data().spec, objectives={"policy": RobotPolicy()}, heads={"action": head})
+    silent.tokenizer, silent.actions, silent.states = module.tokenizer, module.actions, module.states
+    with pytest.raises(ValueError, match=r"no head for video, only action; train one with model\.heads\.video"):
+        UVAPolicy(silent.eval()).imagine(observation())
