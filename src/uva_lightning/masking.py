@@ -44,8 +44,9 @@ def spatial_mask(samples: int, tokens: int, ratio: float, rng: Generator) -> Ten
 class MaskedFuture(Objective, ABC):
     """Base of objectives that predict the hidden part of the future frames.
 
-    One spatial mask serves all future frames and cameras, so that no frame shows what another hides. The hidden share is drawn
-    once per call from a normal distribution with mean 1 and standard deviation 0.25, cut to [mask_ratio_min, 1].
+    One spatial mask serves all future frames and cameras, so that no frame shows what another hides. The hidden share
+    is drawn once per call from a normal distribution with mean 1 and standard deviation 0.25, cut to
+    [mask_ratio_min, 1].
 
     Args:
         weight: Factor on every loss term, not negative.
