@@ -48,7 +48,7 @@ showcase: install ## The same with time to learn all five functions (2 hours on 
 	$(BIN)/uva quickstart --config configs/showcase.yaml --out runs/showcase
 
 bench: install ## Measure the training speed and where the time goes
-	$(BIN)/uva fit --config configs/quickstart.yaml --trainer.max_steps 200 --trainer.limit_val_batches 0 --trainer.profiler simple
+	$(BIN)/uva fit --config configs/quickstart.yaml --trainer.max_steps 200 --trainer.limit_val_batches 0 --trainer.profiler simple --trainer.logger.name bench
 
 clean: ## Remove .venv, builds and caches; leaves runs/ and demos/
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache

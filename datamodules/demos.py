@@ -23,6 +23,12 @@ def matches(path: Path) -> bool:
     return meta.is_file() and FORMAT in meta.read_text()
 
 
+def complete(path: Path) -> bool:
+    """Tell whether a folder of demonstrations has all its episodes."""
+    meta = json.loads((path / "meta.json").read_text())
+    return len(list(path.glob("episode_*.npz"))) >= int(meta["episodes"])
+
+
 def read(path: Path, fields: Fields, spec: DataSpec) -> EpisodeStore:
     """Read all episodes in the order of their numbers.
 

@@ -27,9 +27,9 @@ class ScriptedDemos(EpisodeMaker):
         self.env, self.episodes, self.seed = env, episodes, seed
 
     def __call__(self, path: Path) -> None:
-        """See the base class; a path that holds other data, such as human demonstrations, is left alone."""
+        """See the base class; finished demonstrations of any kind, or other data, are left alone."""
         from uva_lightning.datamodules import demos
         from uva_lightning.demos import write_demos
 
-        if not path.exists() or demos.matches(path):
+        if not path.exists() or (demos.matches(path) and not demos.complete(path)):
             write_demos(self.env, path, self.episodes, self.seed)

@@ -39,6 +39,11 @@ def read(path: Path, fields: Fields, spec: DataSpec) -> EpisodeStore:
             f"{path} is a LeRobot dataset {version}, expected {VERSION}x; convert it with LeRobot's own "
             "lerobot.datasets.v30.convert_dataset_v21_to_v30."
         )
+    if info["fps"] != spec.rate_hz:
+        raise ValueError(
+            f"{path} is recorded at {info['fps']} Hz, expected {spec.rate_hz:g} Hz; resample it, or change the rate in "
+            "the facts of the datamodule."
+        )
     fields.require(info["features"], path)
     parquet, av = _libraries(path)
     episodes = _episodes(parquet, path)

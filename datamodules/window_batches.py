@@ -87,7 +87,7 @@ class WindowBatches(Dataset[Batch]):
         return Batch(
             action=self.variants.action[variant[:, None], actions],
             state=state,
-            present={"video": flags, "action": flags.clone(), **({"state": flags.clone()} if state else {})},
+            present={name: flags.clone() for name in ("video", "action", *state)},
         )
 
     def _split(self, rows: Tensor | Index) -> tuple[Tensor, Index]:

@@ -64,7 +64,7 @@ def test_a_batch_holds_its_windows(folder):
     np.testing.assert_array_equal(batch.state["agent"], data.store.state["agent"][frames[:, :4]])
     np.testing.assert_array_equal(batch.action, data.store.action[starts[:, None] + np.arange(15, 31)])
     assert {name: flags.tolist() for name, flags in batch.present.items()} == dict.fromkeys(
-        ("video", "action", "state"), [True] * 8
+        ("video", "action", "agent"), [True] * 8
     )
     assert (len(batch), batch.action.dtype, batch.video["top"].dtype) == (8, torch.float32, torch.uint8)
     assert len(batch.to("cpu", non_blocking=True)) == 8

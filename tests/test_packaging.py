@@ -48,11 +48,6 @@ def test_doctor_knows_the_extras():
     assert install_command("scipy") == "pip install scipy"
 
 
-def test_every_objective_file_is_an_entry_point():
-    points = PROJECT["entry-points"]["uva_lightning.objectives"]
-    assert set(points) == {path.stem for path in (ROOT / "objectives").glob("[a-z]*.py")}
-
-
 @pytest.mark.slow
 def test_wheel_has_objectives_datamodules_and_configs(tmp_path):
     source, out, site = tmp_path / "source", tmp_path / "dist", tmp_path / "site"

@@ -130,14 +130,13 @@ def test_the_planner_takes_the_best_proposal_of_each_observation(module):
 
     def score(futures):
         calls.append(futures)
-        return np.array([0, 5, 1, 9, 2, 3], np.float64)
+        return np.array([9, 0, 1, 2, 3, 5], np.float64)  # by proposal, then by observation
 
     planned = UVAPolicy(module, 7).plan(observation(2), score, proposals=3)
-    repeated = {kind: {n: np.repeat(v, 3, axis=0) for n, v in e.items()} for kind, e in observation(2).items()}
-    proposals = UVAPolicy(module, 7).act(repeated)
+    first = UVAPolicy(module, 7).act(observation(2))
     assert calls[0]["top"].shape == (6, *FRAMES)
-    assert np.array_equal(planned, proposals[[1, 3]])
-    assert not np.array_equal(proposals[0], proposals[1])
+    assert np.allclose(planned[0], first[0], atol=1e-3)  # the policy's own proposal is the best one here
+    assert not np.allclose(planned[1], first[1], atol=1.0)
 
 
 def test_the_callers_arrays_are_not_changed(policy):

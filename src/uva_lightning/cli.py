@@ -81,6 +81,8 @@ def overview() -> str:
 
 
 def _dispatch(command: str, args: list[str]) -> int:
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a config may name classes of a module beside the user
     if command in TRAINING:
         return int(_load("uva_lightning.commands.training:run")([command, *args]))
     if command in COMMANDS:

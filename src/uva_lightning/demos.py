@@ -84,7 +84,7 @@ def write_demos(
         ValueError: The folder holds demonstrations of another recipe, or a number is out of range.
         OSError: The disk is full or a worker was killed; stored episodes are whole, the same command goes on.
     """
-    workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    workers = (os.cpu_count() or 1) if workers is None else workers
     for name, value, low in (("episodes", episodes, 1), ("seed", seed, 0), ("workers", workers, 1)):
         if value < low:
             raise ValueError(f"{name} is {value}, expected at least {low}.")

@@ -9,14 +9,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from uva_lightning.commands.rollout import run_folder
 from uva_lightning.metrics.comparison import Comparison, HeldOut, video_functions
 from uva_lightning.model.checkpoint import build, load_module, read
+from uva_lightning.module import UVAModule
 from uva_lightning.policy.planner import Planner
 from uva_lightning.policy.policy import UVAPolicy
 from uva_lightning.results import versions, write_json
-from uva_lightning.rollouts import FIRST_TEST_SEED, Actor, ConstantAction, HoldPosition, run_rollouts
+from uva_lightning.rollouts import FIRST_TEST_SEED, Actor, ConstantAction, HoldPosition, RolloutResult, run_rollouts
 
 RESULTS = "results.json"
+LEAST_SCORE = 0.55
+"""A Push-T policy below this mean of the maximum reward has not learnt the task; doing nothing gives 0.1 to 0.15."""
+PLANNING_TOLERANCE = 0.01
+FILMS = 4
 
 
 def functions(
@@ -28,6 +34,7 @@ def functions(
     seed: int = FIRST_TEST_SEED,
     windows: int = 512,
     proposals: int = 8,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Measure every function of a checkpoint on held-out episodes and unseen starts.
 
@@ -40,60 +47,79 @@ def functions(
         seed: Seed of the first rollout.
         windows: Held-out windows.
         proposals: Action chunks that the planner chooses from.
+        device: Where the model runs.
 
     Returns:
         What ``results.json`` holds.
     """
     from uva_lightning.report import show
 
-    out = out or ckpt.parent.parent
     module, source = load_module(ckpt)
     if data is not None:
         source.path = data
     source.pad, source.generate = (0, 0), None  # every frame of a window is a real one, and nothing is made up
     source.setup("validate")
     held_out = HeldOut.of(iter(source.val_dataloader()), windows)
-    policy = UVAPolicy(module, dtype=torch.bfloat16)
-    untrained = UVAPolicy(_untrained(ckpt), dtype=torch.bfloat16)
+    policy = _policy(module, device)
     seeds = range(seed, seed + episodes)
-
-    def score(actor: Actor, record: int = 0) -> tuple[NDArray[np.float64], Any]:
-        result = run_rollouts(actor, env, module.spec, seeds, record=record)
-        return np.array([episode.score for episode in result.episodes]), result.frames
-
-    from uva_lightning.envs import goal_score
-
-    single, videos = score(policy, record=4)
-    planned, _ = score(Planner(policy, goal_score(env, module.spec.image_size), proposals))
-    state = next(iter(module.spec.state_dims))
-    baselines = {
-        "hold position": score(HoldPosition(state, module.spec.horizon))[0],
-        "untrained model": score(untrained)[0],
-        "mean action": score(ConstantAction.mean(source.store.action, module.spec.horizon))[0],
-    }
-    reward = f"mean of the maximum reward, {episodes} starts"
-    comparisons = {
-        "robot policy": Comparison(reward, single, baselines),
-        **video_functions(policy, held_out),
-        "policy + planner": Comparison(
-            f"{reward}, best of {proposals} proposals", planned, {"one proposal": single}, ties_count=True
-        ),
-    }
+    rows, single = _acting(ckpt, policy, source.store.action, env, seeds, proposals)
+    order = ("robot policy", "video model", "forward dynamics", "inverse dynamics", "policy + planner")
+    rows |= video_functions(policy, held_out)
     results = {
-        "functions": {name: comparison.row() for name, comparison in comparisons.items()},
+        "functions": {name: rows[name].row() for name in order},
         "env": env,
         "seeds": list(seeds),
         "checkpoint": str(ckpt),
         "versions": versions(),
     }
+    run = run_folder(ckpt)
+    out = out or run
     write_json(out / RESULTS, results)
-    show(out, results, policy, held_out, videos)
+    show(run, out, results, policy, held_out, single.frames)
     return results
 
 
-def _untrained(ckpt: Path) -> Any:
+def _acting(
+    ckpt: Path, policy: UVAPolicy, actions: NDArray[np.float32], env: str, seeds: range, proposals: int
+) -> tuple[dict[str, Comparison], RolloutResult]:
+    """Roll out the policy, the planner and what they must beat, from the same starts."""
+    from uva_lightning.envs import goal_score
+
+    spec = policy.spec
+
+    def play(actor: Actor, record: int = 0) -> RolloutResult:
+        return run_rollouts(actor, env, spec, seeds, record=record)
+
+    def scores(result: RolloutResult) -> NDArray[np.float64]:
+        return np.array([episode.score for episode in result.episodes])
+
+    single = play(policy, FILMS)
+    planned = play(Planner(policy, goal_score(env, spec.image_size), proposals))
+    baselines = {
+        "hold position": play(HoldPosition(next(iter(spec.state_dims)), spec.horizon)),
+        "untrained model": play(_policy(_untrained(ckpt), str(policy.module.device))),
+        "mean action": play(ConstantAction.mean(actions, spec.horizon)),
+    }
+    reward = f"mean of the maximum reward, {len(seeds)} starts"
+    values = {name: scores(result) for name, result in baselines.items()}
+    planner = f"{reward}, best of {proposals} proposals"
+    return {
+        "robot policy": Comparison(reward, scores(single), values, least=LEAST_SCORE),
+        "policy + planner": Comparison(
+            planner, scores(planned), {"one proposal": scores(single)}, tolerance=PLANNING_TOLERANCE
+        ),
+    }, single
+
+
+def _policy(module: UVAModule, device: str) -> UVAPolicy:
+    return UVAPolicy(module.to(device).eval(), dtype=torch.bfloat16)
+
+
+def _untrained(ckpt: Path) -> UVAModule:
     """The same model before its first step, with what was fitted on the data."""
     checkpoint = read(ckpt)
-    module, _ = build(checkpoint["config"])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module, _ = build(checkpoint["config"])
     module.on_load_checkpoint(checkpoint)
-    return module.eval()
+    return module

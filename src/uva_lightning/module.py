@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from uva_lightning.balance import Balancer, FixedWeights, Terms, split_terms
+from uva_lightning.metrics.window import WindowMeans
 from uva_lightning.model.fitted import Fitted
 from uva_lightning.model.heads.base import Head
 from uva_lightning.model.streams import Shape, Stream
@@ -26,8 +27,6 @@ StreamFactory = Callable[[Shape], Stream]
 HeadFactory = Callable[[Shape], Head]
 TransformerFactory = Callable[[Shape, Mapping[str, Stream]], LatentTransformer]
 SamplerFactory = Callable[[Mapping[str, Objective]], ObjectiveSampler]
-
-LOG_EVERY = 10
 
 
 class UVAModule(LightningModule):
@@ -69,6 +68,8 @@ class UVAModule(LightningModule):
         self.states = {name: Limits() for name in spec.state_dims}
         self.optimizer = optimizer or AdamWCosine()
         self.sampler, self.balancer = sampler(objectives), balancer or FixedWeights()
+        self.objectives = nn.ModuleList(o for o in objectives.values() if isinstance(o, nn.Module))
+        self._means = WindowMeans()
 
         grid = tokenizer.grid(spec.image_size)
         shapes = {
@@ -96,7 +97,7 @@ class UVAModule(LightningModule):
         torch.manual_seed(seeded(self.seed, step, self.global_rank).initial_seed())  # a resume repeats the noise
         plan, terms = self.losses(batch, step)
         loss = self.balancer(plan, terms)
-        self._log_terms("train", plan, terms, loss, self.global_step % LOG_EVERY == 0)
+        self._log_training(plan, terms, loss)
         return loss
 
     def losses(self, batch: Batch, step: int) -> tuple[Plan, Terms]:
@@ -111,13 +112,25 @@ class UVAModule(LightningModule):
         """
         plan = self.sampler(step, batch.present, self.global_rank)
         tokens = self.tokens(batch).rows(plan.order.to(self.device))
-        seen = plan.visible(tokens, seeded(self.seed, step, self.global_rank, 1)).to(self.device)
+        seen = plan.visible(tokens, seeded(self.seed, step, self.global_rank, 1))
+        seen = seen.without(self._absent(batch, plan)).to(self.device)
         latent = self.transformer(tokens, seen)  # [b, t, s, d]
         losses = {
             name: self.head(name).loss(latent[rows], tokens.rows(rows), seen.rows(rows))
             for name, rows in plan.predicts.items()
         }
-        return plan, split_terms(plan, losses)
+        terms = split_terms(plan, losses)
+        for name, rows in plan.served.items():
+            own = plan.objectives[name].loss_terms(latent[rows], tokens.rows(rows), seen.rows(rows))
+            terms |= {(name, term): value.mean() for term, value in own.items()}
+        return plan, terms
+
+    def _absent(self, batch: Batch, plan: Plan) -> dict[str, Tensor]:
+        """What samples lack, bool[b] by modality in the plan's order: it is hidden, whatever an objective shows."""
+        absent = {name: ~flags[plan.order] for name, flags in batch.present.items() if not flags.all()}
+        lacking = [name for name in self.states if name not in batch.state]
+        lacking += ["action"] if batch.action is None else []
+        return absent | {name: torch.ones(len(plan.order), dtype=torch.bool) for name in lacking}
 
     def head(self, name: str) -> Head:
         """Give the head of a modality.
@@ -132,7 +145,14 @@ class UVAModule(LightningModule):
         return cast(Head, self.heads[name])
 
     def tokens(self, batch: Batch) -> Tokens:
-        """Tokenise frames and normalise numbers; what a batch lacks becomes zeros, which nothing may see."""
+        """Tokenise frames and normalise numbers; what a batch lacks becomes zeros, which nothing may see.
+
+        Raises:
+            ValueError: The batch has a modality for which this model has no stream.
+        """
+        for name in ("text", "past_action"):
+            if getattr(batch, name) is not None:
+                raise ValueError(f"The batch has {name}, for which this model has no stream; leave it out of the data.")
         values: dict[str, Tensor] = {}
         for name, camera in self.cameras.items():
             moments = batch.latents[camera] if batch.latents else self.tokenizer.encode(batch.video[camera])
@@ -144,7 +164,9 @@ class UVAModule(LightningModule):
         else:
             values["action"] = self.actions.encode(batch.action, batch.state)
         for name, normalizer in self.states.items():
-            values[name] = normalizer.encode(batch.state[name])
+            shape = (len(batch), self.spec.frames, self.spec.state_dims[name])
+            entry = batch.state.get(name)
+            values[name] = torch.zeros(shape, device=self.device) if entry is None else normalizer.encode(entry)
         return Tokens(values)
 
     def _modalities(self) -> dict[str, tuple[int, int]]:
@@ -164,7 +186,8 @@ class UVAModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule, stepped with every optimizer step."""
-        optimizer, schedule = self.optimizer.build(self, self.trainer.estimated_stepping_batches)
+        fused = self.trainer.precision != "16-mixed"  # Lightning cannot clip scaled gradients of a fused optimizer
+        optimizer, schedule = self.optimizer.build(self, self.trainer.estimated_stepping_batches, fused)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -191,7 +214,18 @@ class UVAModule(LightningModule):
             nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def on_fit_start(self) -> None:
-        """Fit what is fitted on data and not in the checkpoint, then encode every frame once."""
+        """Fit what is fitted on data and not in the checkpoint, then encode every frame once.
+
+        Raises:
+            ValueError: The sampler leaves heads without gradients and the strategy cannot handle that.
+        """
+        options = getattr(self.trainer.strategy, "_ddp_kwargs", {})
+        unused = not self.sampler.serves_all and not options.get("find_unused_parameters", False)
+        if self.trainer.world_size > 1 and unused:
+            raise ValueError(
+                f"{type(self.sampler).__name__} leaves heads unused in a step, with which plain DDP gives wrong "
+                "gradients; set trainer.strategy=ddp_find_unused_parameters_true."
+            )
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if not self.tokenizer.fitted:
             self.tokenizer.fit(data.training_frames())
@@ -201,6 +235,9 @@ class UVAModule(LightningModule):
         for name, normalizer in self.states.items():
             if not normalizer.fitted:
                 normalizer.fit(chunks.state[name].flatten(0, 1))
+        if self.trainer.world_size > 1:  # eigenvectors may differ in sign between machines
+            for part in self._fitted().values():
+                part.load_state(self.trainer.strategy.broadcast(part.state()))
         self._place_fitted()
         data.cache(self.encode_frames, self.tokenizer.fingerprint())
 
@@ -221,26 +258,33 @@ class UVAModule(LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeded(self.seed, batch_idx, self.global_rank).initial_seed())
             plan, terms = self.losses(batch, batch_idx)
-        self._log_terms(stage, plan, terms, self.balancer(plan, terms), True)
+        self.log(f"{stage}/loss", self.balancer(plan, terms), prog_bar=True, batch_size=len(batch), sync_dist=True)
+        for (name, term), value in terms.items():
+            rows = plan.served[name]
+            self.log(f"{stage}/{name}/{term}", value, batch_size=rows.stop - rows.start, sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the gradient norm of the trunk and of each head."""
-        if self.global_step % LOG_EVERY == 0:
+        if self._log_is_due:
             for name, part in {"transformer": self.transformer, **self.heads}.items():
                 norms = [p.grad.norm() for p in part.parameters() if p.grad is not None]
                 if norms:
                     self.log(f"grad_norm/{name}", torch.stack(norms).norm())
 
-    def _log_terms(self, stage: str, plan: Plan, terms: Terms, loss: Tensor, now: bool) -> None:
-        if not now:
-            return
-        rows = len(plan.order)
-        self.log(f"{stage}/loss", loss.detach(), prog_bar=True, batch_size=rows)
-        for (name, term), value in terms.items():
-            count = plan.served[name].stop - plan.served[name].start
-            self.log(f"{stage}/{name}/{term}", value.detach(), batch_size=count)
-            if stage == "train":
-                self.log(f"{stage}/{name}/share", count / rows, batch_size=rows)
+    def _log_training(self, plan: Plan, terms: Terms, loss: Tensor) -> None:
+        """Log means since the last entry, so that every objective shows, also where one serves a whole batch."""
+        shares = {f"train/{name}/share": (r.stop - r.start) / len(plan.order) for name, r in plan.served.items()}
+        losses = {f"train/{name}/{term}": value for (name, term), value in terms.items()}
+        self._means.add({"train/loss": loss, **losses, **shares})
+        if self._log_is_due:
+            means = self._means.flush()
+            self.log("train/loss", means.pop("train/loss"), prog_bar=True)
+            self.log_dict(means)
+
+    @property
+    def _log_is_due(self) -> bool:
+        trainer: Any = self.trainer
+        return (self.global_step + 1) % max(1, trainer.log_every_n_steps) == 0
 
     @property
     def _batches_done(self) -> int:
@@ -277,6 +321,12 @@ class UVAModule(LightningModule):
     def _fitted(self) -> dict[str, Fitted]:
         states = {f"state.{name}": normalizer for name, normalizer in self.states.items()}
         return {"tokenizer": self.tokenizer, "actions": self.actions, **states}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the fitted parts along with the parameters."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._place_fitted()
+        return self
 
     def _place_fitted(self) -> None:
         for part in self._fitted().values():

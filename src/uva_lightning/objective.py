@@ -6,7 +6,7 @@ import difflib
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from torch import Generator
+from torch import Generator, Tensor
 
 from uva_lightning.types import Tokens, Visible
 
@@ -49,6 +49,21 @@ class Objective(ABC):
         Returns:
             True for each visible token; the predicted ones that stay hidden are what the loss is on.
         """
+
+    def loss_terms(self, latent: Tensor, tokens: Tokens, seen: Visible) -> dict[str, Tensor]:
+        """Give losses of this objective's own, beside those of the heads; none if not overridden.
+
+        An objective with parameters is also an ``nn.Module``; the model then trains and saves them.
+
+        Args:
+            latent: Z, [b, t, s, d], of the samples that serve this objective.
+            tokens: Their tokens.
+            seen: What was visible.
+
+        Returns:
+            f32[b] per term; logged as ``train/<objective>/<term>``.
+        """
+        return {}
 
     @classmethod
     def eligible(cls) -> frozenset[str]:

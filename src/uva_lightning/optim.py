@@ -22,7 +22,6 @@ class AdamWCosine:
         warmup_steps: Optimizer steps until the highest rate, at most half of all.
         final: Share of ``lr`` left at the end.
         total_steps: Length of the schedule; the trainer's own number of steps if not given.
-        fused: One kernel for all parameters; not for ``precision: 16-mixed`` with gradient clipping.
     """
 
     def __init__(
@@ -33,15 +32,13 @@ class AdamWCosine:
         warmup_steps: int = 1000,
         final: float = 0.0,
         total_steps: int | None = None,
-        fused: bool = True,
     ) -> None:
         if lr <= 0:
             raise ValueError(f"lr is {lr}, expected a positive number such as 1e-4.")
         self.lr, self.betas, self.weight_decay = lr, (betas[0], betas[1]), weight_decay
         self.warmup_steps, self.final, self.total_steps = warmup_steps, final, total_steps
-        self.fused = fused
 
-    def build(self, model: nn.Module, trainer_steps: float) -> tuple[torch.optim.AdamW, LambdaLR]:
+    def build(self, model: nn.Module, trainer_steps: float, fused: bool = True) -> tuple[torch.optim.AdamW, LambdaLR]:
         """Build both for the trainable parameters of ``model``; ``trainer_steps`` is what the trainer will do."""
         total = self.total_steps or trainer_steps
         if not math.isfinite(total):
@@ -51,7 +48,7 @@ class AdamWCosine:
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=self.fused)
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=fused)
         warmup = min(self.warmup_steps, int(total) // 2)
 
         def factor(step: int) -> float:

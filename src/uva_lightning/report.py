@@ -21,17 +21,18 @@ PICTURES = 6
 
 
 def show(
+    run: Path,
     out: Path,
     results: Mapping[str, Any],
     policy: UVAPolicy,
     held_out: HeldOut,
     videos: Mapping[int, NDArray[np.uint8]],
 ) -> None:
-    """Print the table and write all pictures into ``out``."""
+    """Print the table and write all pictures of a ``run`` folder into ``out``."""
     write_mp4(out / "rollouts.mp4", side_by_side(list(videos.values())), policy.spec.rate_hz)
     rows = {**film_strips(videos, policy.spec.frames), **imagined_frames(policy, held_out)}
     Image.fromarray(draw_grid(rows)).save(out / "overview.png")
-    losses_per_objective(out, out / "losses.png")
+    losses_per_objective(run, out / "losses.png")
     sys.stdout.write(table(results["functions"]))
 
 

@@ -67,6 +67,9 @@ class ObjectiveSampler:
         seed: Seed of the assignment.
     """
 
+    serves_all = True
+    """Whether every step serves all objectives, so that every head gets gradients."""
+
     def __init__(
         self, objectives: Mapping[str, Objective], shares: Mapping[str, float] | None = None, seed: int = 0
     ) -> None:
@@ -161,6 +164,8 @@ class OneObjectivePerBatch(ObjectiveSampler):
 
     The shares hold in every stretch of steps, as they do for the samples of a batch.
     """
+
+    serves_all = False
 
     def _counts(self, step: int, samples: int, usable: list[str]) -> list[int]:
         """All samples for the objective whose turn it is."""

@@ -169,6 +169,14 @@ class Visible(_Grouped):
             {name: torch.full(value.shape[:-1], shown(name), dtype=torch.bool) for name, value in tokens.items()}
         )
 
+    def without(self, absent: Mapping[str, Tensor]) -> Visible:
+        """Hide, in place, what samples do not have: bool[b] by modality; that of a camera means its past too."""
+        for name, rows in absent.items():
+            for modality in (name, f"past_{name}"):
+                if modality in self:
+                    self[modality][rows] = False
+        return self
+
     def hide(self, *names: str) -> Visible:
         """Hide whole modalities, in place."""
         for name in names:

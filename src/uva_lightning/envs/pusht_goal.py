@@ -7,38 +7,40 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from uva_lightning.envs.pusht_draw import BLOCK, BLOCK_EDGE, GOAL_GREEN, Pose, draw
+from uva_lightning.envs.pusht_draw import AGENT, AGENT_EDGE, BLOCK, BLOCK_EDGE, GOAL_GREEN, Pose, draw
 from uva_lightning.envs.pusht_world import GOAL
 
-COLOUR_TOLERANCE = 30.0
-"""Distance in RGB at which a pixel counts 0.6 as block; block and goal green are 85 apart, block and agent 103."""
+SAME_COLOUR = 30.0
+"""Distance in RGB below which a pixel has the colour of the goal."""
+FLOOR = (255, 255, 255)
 FAR_AWAY = (-500.0, -500.0)
 
 
 class PushTGoal:
-    """Score futures by the share of the goal that the block covers in the picture, the best of all imagined frames.
+    """Score futures by the share of the goal that the block covers in the picture, averaged over imagined frames.
 
-    That is the environment's reward, read from pixels alone. Scores are rounded, so that differences below what the
-    model can tell are ties, and the planner then keeps the policy's first proposal.
+    That is the environment's reward, read from pixels alone. The share is a linear function of the picture: a blurred
+    frame, which is the mean of what may happen, then scores the mean of the scores, and a future is not marked down
+    for being uncertain.
 
     Args:
         goal: Pose of the goal: x, y in px, angle in rad.
         image_size: Side of the frames in pixels.
         camera: Camera that is judged.
-        resolution: Scores are rounded to multiples of it.
     """
 
-    def __init__(self, goal: Pose = GOAL, image_size: int = 96, camera: str = "top", resolution: float = 0.02) -> None:
-        if not resolution > 0:
-            raise ValueError(f"resolution is {resolution}, expected a positive share of the goal such as 0.02.")
-        self.camera, self.resolution = camera, resolution
-        scene = draw(FAR_AWAY, (*FAR_AWAY, 0.0), goal, image_size).astype(np.float32)
-        self.area = np.linalg.norm(scene - np.array(GOAL_GREEN), axis=-1) < COLOUR_TOLERANCE  # bool[H, W]
+    def __init__(self, goal: Pose = GOAL, image_size: int = 96, camera: str = "top") -> None:
+        self.camera = camera
+        scene = draw(FAR_AWAY, (*FAR_AWAY, 0.0), goal, image_size).astype(np.float64)
+        self.area = np.linalg.norm(scene - np.array(GOAL_GREEN), axis=-1) < SAME_COLOUR  # bool[H, W]
+        # The direction in RGB along which the block lies 1 from the bare goal; the agent and the floor lie 0 from it.
+        colours = np.array([BLOCK, BLOCK_EDGE, AGENT, AGENT_EDGE, FLOOR], dtype=np.float64) - np.array(GOAL_GREEN)
+        direction = np.linalg.lstsq(colours, np.array([1.0, 1.0, 0.0, 0.0, 0.0]), rcond=None)[0]  # f64[3]
+        solved = draw(FAR_AWAY, goal, goal, image_size)[self.area].mean(axis=0, dtype=np.float64) - np.array(GOAL_GREEN)
+        self.blockness = direction / (solved @ direction)  # a solved scene scores 1
 
     def __call__(self, frames: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """Score u8[n, t, H, W, 3]: f64[n], in [0, 1], higher is better."""
-        pixels = frames[self.camera][:, :, self.area].astype(np.float32)  # [n, t, pixels, 3]
-        distance = np.stack([np.square(pixels - np.array(colour)).sum(axis=-1) for colour in (BLOCK, BLOCK_EDGE)])
-        covered = np.exp(-distance.min(axis=0) / (2 * COLOUR_TOLERANCE**2)).mean(axis=-1)  # [n, t]
-        best: NDArray[np.float64] = covered.max(axis=1).astype(np.float64)
-        return np.round(best / self.resolution) * self.resolution
+        """Score u8[n, t, H, W, 3]: f64[n], about in [0, 1], higher is better."""
+        mean = frames[self.camera][:, :, self.area].mean(axis=(1, 2), dtype=np.float64)  # f64[n, 3]
+        covered: NDArray[np.float64] = (mean - np.array(GOAL_GREEN)) @ self.blockness
+        return covered

@@ -45,6 +45,7 @@ class UVAPolicy:
     def reset(self, seed: int) -> None:
         """Start the noise anew."""
         self._rng = Generator().manual_seed(seed)
+        self._planning_rng = Generator().manual_seed(seed + 1)  # planning leaves the policy's own noise alone
 
     def act(self, observation: Observation, temperature: float | None = None) -> NDArray[np.float32]:
         """Robot policy: decide what to do.
@@ -76,28 +77,37 @@ class UVAPolicy:
         seen = Visible.only(tokens, "history", *tokens.cameras).hide(*past)
         return self._actions(tokens, seen, state, temperature)
 
-    def plan(self, observation: Observation, score: Score, proposals: int = 8) -> NDArray[np.float32]:
+    def plan(
+        self, observation: Observation, score: Score, proposals: int = 8, margin: float = 0.02
+    ) -> NDArray[np.float32]:
         """Policy + planner: propose chunks, imagine what each would do, take the best (UVA section 4.5).
+
+        The first proposal is what ``act`` would do with the same seed; another one must promise ``margin`` more.
 
         Args:
             observation: As above.
             score: Judges imagined futures.
             proposals: Chunks per observation, at least 1.
+            margin: Lead in score over the first proposal, about what the model's imagination can tell apart.
 
         Returns:
             f32[b, h, a].
         """
         tokens, state = self._tokens(observation)
         samples = len(tokens.action)
-        rows = torch.arange(samples, device=self.module.device).repeat_interleave(proposals)
-        tokens = tokens.rows(rows)
-        chunks = self._sample("action", tokens, Visible.only(tokens, "history"), None)  # f32[b * proposals, h, a]
+        rows = torch.arange(samples, device=self.module.device).repeat(proposals)
         state = {name: value[rows] for name, value in state.items()}
-        actions = self.module.actions.decode(chunks, state)
+        first = self._sample("action", tokens, Visible.only(tokens, "history"), None)
+        tokens = tokens.rows(rows)
+        others = tokens.rows(slice(samples, None))
+        more = self._sample("action", others, Visible.only(others, "history"), None, self._planning_rng)
+        actions = self.module.actions.decode(torch.cat((first, more)), state)  # f32[proposals * b, h, a]
         tokens = Tokens({**tokens, "action": self.module.actions.encode(actions, state)})
-        futures = self._frames(tokens, Visible.only(tokens, "history", "action"), 0.0)
-        best = torch.from_numpy(score(futures)).view(samples, proposals).argmax(dim=1).to(self.module.device)
-        chosen = actions.view(samples, proposals, *actions.shape[1:])[torch.arange(samples), best]
+        futures = self._frames(tokens, Visible.only(tokens, "history", "action"), 0.0, self._planning_rng)
+        scores = torch.from_numpy(score(futures)).view(proposals, samples)
+        scores[0] += margin
+        best = scores.argmax(dim=0).to(actions.device)
+        chosen = actions.view(proposals, samples, *actions.shape[1:])[best, torch.arange(samples)]
         result: NDArray[np.float32] = chosen.cpu().numpy()
         return result
 
@@ -108,19 +118,27 @@ class UVAPolicy:
         actions: NDArray[np.float32] = self.module.actions.decode(sampled, state).cpu().numpy()
         return actions
 
-    def _frames(self, tokens: Tokens, seen: Visible, temperature: float | None) -> Frames:
+    def _frames(self, tokens: Tokens, seen: Visible, temperature: float | None, rng: Generator | None = None) -> Frames:
+        size = self.spec.image_size
         return {
-            camera: self.module.tokenizer.decode(self._sample(name, tokens, seen, temperature)).cpu().numpy()
+            camera: self.module.tokenizer.decode(self._sample(name, tokens, seen, temperature, rng), size).cpu().numpy()
             for name, camera in self.module.cameras.items()
         }
 
     @torch.inference_mode()
-    def _sample(self, modality: str, tokens: Tokens, seen: Visible, temperature: float | None) -> Tensor:
-        seen = seen.to(self.module.device)
-        device = self.module.device
-        head = self.module.head(modality)
-        noise = torch.randn((*tokens[modality].shape[:-1], head.channels), generator=self._rng).to(device)
-        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+    def _sample(
+        self,
+        modality: str,
+        tokens: Tokens,
+        seen: Visible,
+        temperature: float | None,
+        rng: Generator | None = None,
+    ) -> Tensor:
+        rng, device, head = rng or self._rng, self.module.device, self.module.head(modality)
+        seen = seen.to(device)
+        noise = torch.randn((*tokens[modality].shape[:-1], head.channels), generator=rng).to(device)
+        with torch.random.fork_rng(), torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+            torch.manual_seed(rng.initial_seed() + int(noise.flatten()[0] * 1e6))  # of samplers that draw in each step
             latent = self.module.transformer(tokens, seen)
             return head.sample(latent, tokens, seen, noise, temperature)
 

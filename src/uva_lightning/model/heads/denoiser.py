@@ -30,7 +30,7 @@ class Denoiser(nn.Module, ABC):
             condition: [n, k].
             noise: f32[n, c], standard normal.
             steps: Denoising steps, positive.
-            temperature: Factor on the random part; 0 gives the same sample for any noise.
+            temperature: Factor on the random part: flow matching scales the start, diffusion the noise of its steps.
 
         Returns:
             f32[n, c].

@@ -93,7 +93,7 @@ class Update(ABC):
             schedule: Tables.
             x: f32[n, c].
             output: Estimated x0 and variance fraction, f32[n, c] each.
-            index: i64[], position in the schedule.
+            index: i64[1], position in the schedule.
             temperature: Factor on the step's noise.
         """
 
@@ -174,9 +174,8 @@ class GaussianDiffusion(Denoiser):
         """See the base class; the start keeps its scale, ``temperature`` scales the steps' noise."""
         schedule = self._respace(steps).to(noise.device)
         x, condition = noise.float(), self.net.condition(condition)
-        for index in torch.arange(steps - 1, -1, -1, device=x.device):
-            time = schedule.timesteps[index].expand(len(x))
-            predicted, fraction = self.net(x, time, condition).chunk(2, dim=-1)
+        for index in torch.arange(steps - 1, -1, -1, device=x.device).split(1):  # i64[1]: a number would be a sync
+            predicted, fraction = self.net(x, schedule.timesteps[index], condition).chunk(2, dim=-1)
             clean = schedule.clean(x, predicted, index)
             if self.clip is not None:
                 clean = clean.clamp(-self.clip, self.clip)

@@ -51,6 +51,6 @@ class FlowMatching(Denoiser):
         """Follow the velocity in equal Euler steps; ``temperature`` scales the start."""
         x, condition = temperature * noise.float(), self.net.condition(condition)
         times = torch.linspace(1, 0, steps + 1, device=x.device)
-        for time in times[:-1]:
-            x = x - self.net(x, (TIME_SCALE * time).expand(len(x)), condition) / steps
+        for time in times[:-1].split(1):
+            x = x - self.net(x, TIME_SCALE * time, condition) / steps
         return x

@@ -69,7 +69,7 @@ class DenoisingMLP(nn.Module):
         self._initialise()
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
-        """Predict for f32[n, channels_in] at noise levels f32[n], given a condition already projected to [n, w]."""
+        """Predict for f32[n, channels_in] at levels f32[n] or f32[1], given a condition already projected to [n, w]."""
         x = self.input(x)
         steer = F.silu(self.time(time).to(x.dtype) + condition)
         for block in self.blocks:

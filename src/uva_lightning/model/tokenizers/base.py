@@ -39,8 +39,8 @@ class Tokenizer(Fitted):
         """Draw latents f32[..., s, c] from moments [..., s, m]; with no generator take the mean."""
 
     @abstractmethod
-    def decode(self, latents: Tensor) -> Tensor:
-        """Decode f32[..., s, c] to u8[..., H, W, 3]."""
+    def decode(self, latents: Tensor, image_size: int) -> Tensor:
+        """Decode f32[..., s, c] to u8[..., image_size, image_size, 3], the size of the data's frames."""
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Generator, Tensor
+from torch.nn import functional
 
 from uva_lightning.model.tokenizers.base import Tokenizer
 
@@ -68,11 +69,13 @@ class KLVAE(Tokenizer):
         return (mean + (0.5 * log_variance.clamp(-30, 20)).exp() * noise) * self.scale
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Decode f32[..., s, c] to u8[..., image_size, image_size, 3]."""
+    def decode(self, latents: Tensor, image_size: int) -> Tensor:
+        """See the base class; pictures come back in the size of the data, not in the autoencoder's."""
         lead, (rows, _) = latents.shape[:-2], self.grid(self.image_size)
         z = rearrange(latents.reshape(-1, *latents.shape[-2:]).float() / self.scale, "n (y x) c -> n c y x", y=rows)
         images = torch.cat([self.vae.decode(block).sample for block in z.split(BLOCK)])
+        if images.shape[-1] != image_size:
+            images = functional.interpolate(images, (image_size, image_size), mode="bilinear", antialias=True)
         pixels = ((images + 1) * PIXEL_HALF).round().clamp(0, 2 * PIXEL_HALF).to(torch.uint8)
         return rearrange(pixels, "n c y x -> n y x c").unflatten(0, lead)
 
@@ -98,6 +101,6 @@ class KLVAE(Tokenizer):
     def _encode_block(self, frames: Tensor) -> Tensor:
         x = rearrange(frames.float(), "n y x c -> n c y x")
         if x.shape[-1] != self.image_size:
-            x = torch.nn.functional.interpolate(x, (self.image_size, self.image_size), mode="bilinear")
+            x = functional.interpolate(x, (self.image_size, self.image_size), mode="bilinear")
         moments = self.vae.encode(x / PIXEL_HALF - 1).latent_dist.parameters
         return rearrange(moments, "n m y x -> n (y x) m")

@@ -65,11 +65,11 @@ class LinearPatches(Tokenizer):
         """See the base class; there is nothing random."""
         return moments.float()
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, image_size: int) -> Tensor:
         """See the base class."""
         self._check()
+        rows, _ = self.grid(image_size)
         patches = (latents.float() * self._scale) @ self._basis.T + self._mean
-        rows = round(latents.shape[-2] ** 0.5)
         image = rearrange(patches, "... (y x) (i j c) -> ... (y i) (x j) c", y=rows, i=self.patch, j=self.patch)
         return (image * PIXEL_MAX).round().clamp(0, PIXEL_MAX).to(torch.uint8)
 
