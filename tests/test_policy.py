@@ -193,3 +193,12 @@ def test_a_function_without_a_head_is_named(tiny_data, tiny_module, module):
     silent.tokenizer, silent.actions, silent.states = module.tokenizer, module.actions, module.states
     with pytest.raises(ValueError, match=r"no head for video, only action; train one with model\.heads\.video"):
         UVAPolicy(silent.eval()).imagine(observation())
+
+
+def test_noise_follows_the_episode_and_not_the_place_in_the_batch(module):
+    seen = {**observation(3), "episode": {"seed": np.array([11, 12, 13])}}
+    together = UVAPolicy(module, 7).act(seen)
+    last = {kind: {name: value[2:] for name, value in entries.items()} for kind, entries in seen.items()}
+    assert UVAPolicy(module, 7).act(last) == pytest.approx(together[2:], abs=1e-3)
+    renamed = {**last, "episode": {"seed": np.array([14])}}
+    assert not np.allclose(UVAPolicy(module, 7).act(renamed), together[2:], atol=1.0)

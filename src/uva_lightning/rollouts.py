@@ -39,7 +39,8 @@ class Actor(Protocol):
         """Decide.
 
         Args:
-            observation: ``video`` by camera u8[b, t, H, W, 3] and ``state`` by name f32[b, t, p].
+            observation: ``video`` by camera u8[b, t, H, W, 3], ``state`` by name f32[b, t, p], and ``episode`` with
+                ``seed`` i64[b], so that what is random may follow the episode.
 
         Returns:
             Chunks f32[b, h, a], in physical units.
@@ -225,7 +226,9 @@ def _play(games: Sequence[_Game], actor: Actor, limit: int, title: str, progress
     alive = list(games)
     with tqdm(total=len(games) * limit, desc=title, unit="step", disable=not progress, leave=False) as bar:
         while alive:
-            chunks = np.asarray(actor.act(_stack([game.observation for game in alive])), dtype=np.float32)
+            seeds = np.array([game.seed for game in alive])
+            seen = {**_stack([game.observation for game in alive]), "episode": {"seed": seeds}}
+            chunks = np.asarray(actor.act(seen), dtype=np.float32)
             for game, chunk in zip(alive, chunks, strict=True):
                 bar.update(game.step(chunk))
                 if game.over:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 
 from uva_lightning.commands.discovery import import_components
 from uva_lightning.datamodules.base import RobotDataModule
@@ -64,5 +64,13 @@ def build(config: str) -> tuple[UVAModule, RobotDataModule]:
     parser.add_subclass_arguments(RobotDataModule, "data")
     parser.link_arguments("data", "model.spec", compute_fn=lambda data: data.spec, apply_on="instantiate")
     sections = yaml.safe_load(config)
-    parts = parser.instantiate(parser.parse_object({name: sections[name] for name in ("model", "data")}))
+    try:
+        parsed = parser.parse_object({name: sections[name] for name in ("model", "data")})
+    except ArgumentError as error:
+        reasons = [line.strip(" -") for line in str(error).splitlines() if "not accepted" in line or "Unknown" in line]
+        raise ValueError(
+            f"The checkpoint's config does not fit this version: {(reasons or str(error).splitlines())[0]}; "
+            "use the version that wrote it, or train anew."
+        ) from error
+    parts = parser.instantiate(parsed)
     return parts["model"], parts["data"]

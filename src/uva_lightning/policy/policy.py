@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor
+from torch import Tensor
 
 from uva_lightning.model.checkpoint import load_module
 from uva_lightning.module import UVAModule
+from uva_lightning.sampler import seeded
 from uva_lightning.types import Batch, DataSpec, Tokens, Visible
 
 Observation = Mapping[str, Mapping[str, NDArray[Any]]]
-"""``video``: u8[b, t, H, W, 3] per camera; ``state``: f32[b, t, p] per entry; at the history frames."""
+"""``video``: u8[b, t, H, W, 3] per camera; ``state``: f32[b, t, p] per entry; at the history frames.
+
+Optionally ``episode``: ``seed`` i64[b]; noise then follows the episode, whichever others are in the batch.
+"""
 Frames = dict[str, NDArray[np.uint8]]
 Score = Callable[[Frames], NDArray[np.float64]]
 """Judges imagined futures, u8[n, t, H, W, 3] per camera: f64[n], higher is better."""
@@ -43,9 +47,8 @@ class UVAPolicy:
         return cls(module.to(device).eval(), seed)
 
     def reset(self, seed: int) -> None:
-        """Start the noise anew."""
-        self._rng = Generator().manual_seed(seed)
-        self._planning_rng = Generator().manual_seed(seed + 1)  # planning leaves the policy's own noise alone
+        """Start the noise anew: it follows from this seed, the number of calls since, and the sample."""
+        self._seed, self._calls = seed, 0
 
     def act(self, observation: Observation, temperature: float | None = None) -> NDArray[np.float32]:
         """Robot policy: decide what to do.
@@ -97,13 +100,11 @@ class UVAPolicy:
         samples = len(tokens.action)
         rows = torch.arange(samples, device=self.module.device).repeat(proposals)
         state = {name: value[rows] for name, value in state.items()}
-        first = self._sample("action", tokens, Visible.only(tokens, "history"), None)
         tokens = tokens.rows(rows)
-        others = tokens.rows(slice(samples, None))
-        more = self._sample("action", others, Visible.only(others, "history"), None, self._planning_rng)
-        actions = self.module.actions.decode(torch.cat((first, more)), state)  # f32[proposals * b, h, a]
+        chunks = self._sample("action", tokens, Visible.only(tokens, "history"), None)
+        actions = self.module.actions.decode(chunks, state)  # f32[proposals * b, h, a]
         tokens = Tokens({**tokens, "action": self.module.actions.encode(actions, state)})
-        futures = self._frames(tokens, Visible.only(tokens, "history", "action"), 0.0, self._planning_rng)
+        futures = self._frames(tokens, Visible.only(tokens, "history", "action"), 0.0)
         scores = torch.from_numpy(score(futures)).view(proposals, samples)
         scores[0] += margin
         best = scores.argmax(dim=0).to(actions.device)
@@ -118,29 +119,28 @@ class UVAPolicy:
         actions: NDArray[np.float32] = self.module.actions.decode(sampled, state).cpu().numpy()
         return actions
 
-    def _frames(self, tokens: Tokens, seen: Visible, temperature: float | None, rng: Generator | None = None) -> Frames:
+    def _frames(self, tokens: Tokens, seen: Visible, temperature: float | None) -> Frames:
         size = self.spec.image_size
         return {
-            camera: self.module.tokenizer.decode(self._sample(name, tokens, seen, temperature, rng), size).cpu().numpy()
+            camera: self.module.tokenizer.decode(self._sample(name, tokens, seen, temperature), size).cpu().numpy()
             for name, camera in self.module.cameras.items()
         }
 
     @torch.inference_mode()
-    def _sample(
-        self,
-        modality: str,
-        tokens: Tokens,
-        seen: Visible,
-        temperature: float | None,
-        rng: Generator | None = None,
-    ) -> Tensor:
-        rng, device, head = rng or self._rng, self.module.device, self.module.head(modality)
+    def _sample(self, modality: str, tokens: Tokens, seen: Visible, temperature: float | None) -> Tensor:
+        device, head = self.module.device, self.module.head(modality)
         seen = seen.to(device)
-        noise = torch.randn((*tokens[modality].shape[:-1], head.channels), generator=rng).to(device)
+        noise = self._noise((*tokens[modality].shape[:-1], head.channels)).to(device)
         with torch.random.fork_rng(), torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
-            torch.manual_seed(rng.initial_seed() + int(noise.flatten()[0] * 1e6))  # of samplers that draw in each step
+            torch.manual_seed(seeded(self._seed, self._calls).initial_seed())  # of samplers that draw in each step
             latent = self.module.transformer(tokens, seen)
             return head.sample(latent, tokens, seen, noise, temperature)
+
+    def _noise(self, shape: tuple[int, ...]) -> Tensor:
+        """Draw f32[n, ...]; ``n`` is a multiple of the batch, further rounds of it are further proposals."""
+        count = len(self._episodes)
+        draws = (seeded(self._seed, self._calls, self._episodes[row % count], row // count) for row in range(shape[0]))
+        return torch.stack([torch.randn(shape[1:], generator=rng) for rng in draws])
 
     def _tokens(
         self,
@@ -150,6 +150,10 @@ class UVAPolicy:
     ) -> tuple[Tokens, dict[str, Tensor]]:
         """Tokenise as in training; the unknown future is filled with the past, which nothing may see."""
         self._check(observation, actions, future)
+        self._calls += 1
+        samples = len(next(iter(observation["video"].values())))
+        episodes = observation.get("episode", {}).get("seed", np.arange(samples))
+        self._episodes = [int(number) for number in episodes]
         device = self.module.device
         past = observation["video"]
         video = {
