@@ -5,7 +5,7 @@ import pytest
 
 from uva_lightning.envs import goal_score
 from uva_lightning.envs.pusht_draw import draw
-from uva_lightning.envs.pusht_goal import PushTGoal
+from uva_lightning.envs.pusht_goal import POWER, PushTGoal
 from uva_lightning.envs.pusht_world import GOAL
 from uva_lightning.policy.planner import Planner
 from uva_lightning.policy.policy import UVAPolicy
@@ -47,7 +47,7 @@ def test_the_best_proposal_is_taken(module):
 
 def test_a_lead_below_the_margin_keeps_the_policys_first_proposal(module):
     policy = UVAPolicy(module, seed=1)
-    planner = Planner(policy, lambda frames: np.repeat([0.0, 0.01, 0.015, 0.01], 2), proposals=4)
+    planner = Planner(policy, lambda frames: np.repeat([0.0, 0.05, 0.09, 0.07], 2), proposals=4)
     planner.reset(1)
     seen = observation(2)
     planned = planner.act(seen)
@@ -65,7 +65,7 @@ def test_the_goal_score_follows_the_coverage():
     poses = [(100.0, 100.0, 0.0), (270.0, 256.0, GOAL[2]), GOAL]
     frames = np.stack([draw(agent, pose, GOAL, 96) for pose in poses])[:, None]
     far, near, done = PushTGoal()({"top": frames})
-    assert far < 0.1 < near < done
+    assert far < 0.01 < near < done
     assert done > 0.9
 
 
@@ -76,14 +76,14 @@ def test_the_agent_on_the_goal_is_no_block():
 
 def test_imagined_frames_count_alike():
     away, there = draw((50.0, 50.0), (100.0, 100.0, 0.0), GOAL, 96), draw((50.0, 50.0), GOAL, GOAL, 96)
-    assert PushTGoal()({"top": np.stack([[there, away]])})[0] == pytest.approx(0.5, abs=0.02)
+    assert PushTGoal()({"top": np.stack([[there, away]])})[0] == pytest.approx(0.5**POWER, abs=0.01)
 
 
 def test_a_blurred_future_scores_the_mean_of_what_may_happen():
     sharp = [draw((50.0, 50.0), pose, GOAL, 96) for pose in ((200.0, 230.0, 0.3), (260.0, 250.0, GOAL[2]))]
     blurred = np.mean(sharp, axis=0).astype(np.uint8)
-    scores = PushTGoal()({"top": np.stack([*sharp, blurred])[:, None]})
-    assert scores[2] == pytest.approx(scores[:2].mean(), abs=0.02)
+    covered = PushTGoal()({"top": np.stack([*sharp, blurred])[:, None]}) ** (1 / POWER)
+    assert covered[2] == pytest.approx(covered[:2].mean(), abs=0.02)
 
 
 def test_an_environment_without_a_fixed_goal_has_no_score():

@@ -81,7 +81,7 @@ class UVAPolicy:
         return self._actions(tokens, seen, state, temperature)
 
     def plan(
-        self, observation: Observation, score: Score, proposals: int = 8, margin: float = 0.02
+        self, observation: Observation, score: Score, proposals: int = 8, margin: float = 0.1
     ) -> NDArray[np.float32]:
         """Policy + planner: propose chunks, imagine what each would do, take the best (UVA section 4.5).
 
