@@ -32,19 +32,19 @@ format: install ## Mend style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: install ## Run the fast tests (under 2 minutes)
+test: install ## Run the fast tests (3 minutes on two cores)
 	$(BIN)/pytest -q -m "not slow"
 
 test-slow: install ## Run the slow tests: packaging, real training, two processes
 	$(BIN)/pytest -q -m slow
 
-quickstart: install ## Train one model with five functions on Push-T and show it (20 minutes on two cores)
+quickstart: install ## Train one model with five functions on Push-T and show it (under 20 minutes on two cores)
 	$(BIN)/uva quickstart --out runs/quickstart
 
 quickstart-short: install ## Run every step of the quickstart, too short to learn anything (for CI)
 	$(BIN)/uva quickstart --short true --out runs/quickstart-short
 
-showcase: install ## The same with time to learn all five functions (2 hours on two cores, minutes on a GPU)
+showcase: install ## The quickstart with 7 times the training (up to 2 hours on two cores)
 	$(BIN)/uva quickstart --config configs/showcase.yaml --out runs/showcase
 
 bench: install ## Measure the training speed and where the time goes
