@@ -301,7 +301,15 @@ def test_ctrl_c_saves_says_where_and_can_go_on(tmp_path):
     config.write_text("data: {class_path: Noise}\ntrainer: {accelerator: cpu, logger: false, max_steps: 400}\n")
     env = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
     run = [sys.executable, str(script), "fit", "--config", str(config)]
-    process = subprocess.Popen(run, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=env, cwd=tmp_path)
+    process = subprocess.Popen(
+        run,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=env,
+        cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits "ignore"
+    )
     while not (tmp_path / "config.yaml").exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.1)

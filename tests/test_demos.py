@@ -123,7 +123,12 @@ def test_interrupt_stops_workers_and_resumes(tmp_path):
         "if __name__ == '__main__':\n"
         f"    write_demos('pusht', Path({str(folder)!r}), episodes=50, workers=2, candidates={FEW})\n"
     )
-    run = subprocess.Popen([sys.executable, script], start_new_session=True, stderr=subprocess.PIPE)
+    run = subprocess.Popen(
+        [sys.executable, script],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits "ignore"
+    )
     deadline = time.monotonic() + 60
     while not list(folder.glob("episode_*.npz")) and time.monotonic() < deadline:
         time.sleep(0.05)
