@@ -14,6 +14,7 @@ class InverseDynamics(Objective):
 
     Args:
         weight: Factor on the loss.
+        also: Further modalities that it predicts.
     """
 
     predicts = ("action",)

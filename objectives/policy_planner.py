@@ -12,6 +12,7 @@ class PolicyPlanner(MaskedFuture):
     Args:
         weight: Factor on the loss.
         mask_ratio_min: Smallest share of a frame that is hidden.
+        also: Further modalities that it predicts.
     """
 
     predicts = ("video", "action")

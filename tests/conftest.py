@@ -62,8 +62,7 @@ def tiny_module():
                 "video": lambda shape: VideoHead(shape, denoiser, steps=2),
                 "action": lambda shape: ActionHead(shape, denoiser, ConvFC, steps=2),
             },
-            "transformer": lambda shape, streams: LatentTransformer(shape, streams, 2, 1, 1),
-            "width": 32,
+            "transformer": lambda shapes: LatentTransformer(shapes, 32, 2, 1, 1),
         }
         return UVAModule(spec, **{**defaults, **options})
 

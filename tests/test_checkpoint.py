@@ -16,11 +16,10 @@ from uva_lightning.model.checkpoint import load_module, read
 
 def settings(path, folder):
     denoiser = {"class_path": "FlowMatching", "init_args": {"width": 16, "depth": 1}}
-    transformer = {"heads": 2, "encoder_depth": 1, "decoder_depth": 1}
+    transformer = {"width": 16, "heads": 2, "encoder_depth": 1, "decoder_depth": 1}
     return {
         "model": {
             "tokenizer": {"class_path": "LinearPatches", "init_args": {"channels": 8}},
-            "width": 16,
             "transformer": {"class_path": "LatentTransformer", "init_args": transformer},
             "objectives": {"policy": "RobotPolicy", "video": "VideoModel"},
             "balancer": {"class_path": "LossScale"},

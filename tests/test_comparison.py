@@ -97,7 +97,7 @@ def test_every_function_is_measured_and_shown(tiny_data, tiny_module, held_out):
     module, numbers = tiny_module(data.spec), data.training_numbers()
     module.tokenizer.fit(data.training_frames())
     module.actions.fit(numbers.action, numbers.state)
-    module.states["agent"].fit(numbers.state["agent"].flatten(0, 1))
+    module.proprioception.fit(numbers)
     policy = UVAPolicy(module.eval())
     rows = {name: comparison.row() for name, comparison in video_functions(policy, held_out).items()}
     assert list(rows) == ["video model", "forward dynamics", "inverse dynamics"]

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 SMALL = {
     "pusht": [
-        "--model.width=32",
+        "--model.transformer.width=32",
         "--model.transformer.heads=2",
         "--model.transformer.encoder_depth=1",
         "--model.transformer.decoder_depth=1",

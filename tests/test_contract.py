@@ -89,8 +89,7 @@ def build(video="flow", action="flow-each", objectives=None, **options):
         LinearPatches(patch=4, channels=5),
         {name: kind() for name, kind in OBJECTIVES.items()} if objectives is None else objectives,
         {"video": VIDEO_HEADS[video], "action": ACTION_HEADS[action]},
-        lambda shape, streams: LatentTransformer(shape, streams, heads=2, encoder_depth=1, decoder_depth=1),
-        width=16,
+        lambda shapes: LatentTransformer(shapes, 16, heads=2, encoder_depth=1, decoder_depth=1),
         **options,
     )
     for parameter in module.parameters():
@@ -100,12 +99,11 @@ def build(video="flow", action="flow-each", objectives=None, **options):
 
 def tokens(module, samples=SAMPLES, seed=0):
     """Random tokens of every modality that the model has."""
-    rng, places = torch.Generator().manual_seed(seed), 16
-    made = {}
-    for name, (channels, steps) in module._modalities().items():
+    rng, made = torch.Generator().manual_seed(seed), {}
+    for name, shape in module._shapes(set(module.heads)).items():
         video = name.removeprefix("past_") in module.cameras
-        shape = (samples, steps, places, channels) if video else (samples, steps, channels)
-        made[name] = torch.randn(shape, generator=rng)
+        sizes = (shape.steps, shape.places) if video else (shape.steps,)
+        made[name] = torch.randn((samples, *sizes, shape.channels), generator=rng)
     return Tokens(made)
 
 
@@ -127,7 +125,7 @@ def fit(module):
     data = batch(samples=40)
     module.tokenizer.fit(torch.cat([frames.flatten(0, 1) for frames in data.video.values()]))
     module.actions.fit(data.action, data.state)
-    module.states["agent"].fit(data.state["agent"].flatten(0, 1))
+    module.proprioception.fit(data)
     return module
 
 

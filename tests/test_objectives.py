@@ -62,7 +62,7 @@ def test_each_function_sees_and_predicts_what_uva_says(kind, video, past_video, 
     assert amount(seen.past_action) == ALL
     assert amount(seen.agent) == ALL
     assert kind.predicts == predicts
-    assert kind.eligible() == eligible
+    assert kind().eligible() == eligible
 
 
 def test_history_names_everything_but_the_future():
@@ -119,7 +119,7 @@ class TestObjective:
     def test_what_it_shows_of_the_future_is_what_a_sample_must_have(self, kind):
         values = tokens()
         shown = {name for name in values.future if kind().visible(values, seeded(0))[name].any()}
-        assert shown <= kind.eligible()
+        assert shown <= kind().eligible()
 
     def test_tokens_are_not_changed(self, kind):
         values = tokens()
@@ -175,10 +175,9 @@ def config(tiny_data, tmp_path, goal):
     settings = {
         "model": {
             "tokenizer": {"class_path": "LinearPatches", "init_args": {"channels": 8}},
-            "width": 16,
             "transformer": {
                 "class_path": "LatentTransformer",
-                "init_args": {"heads": 2, "encoder_depth": 1, "decoder_depth": 1},
+                "init_args": {"width": 16, "heads": 2, "encoder_depth": 1, "decoder_depth": 1},
             },
             "objectives": {"policy": "RobotPolicy", "goal": goal},
             "heads": {

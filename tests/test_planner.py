@@ -18,7 +18,7 @@ def module(tiny_data, tiny_module):
     module, numbers = tiny_module(data.spec), data.training_numbers()
     module.tokenizer.fit(data.training_frames())
     module.actions.fit(numbers.action, numbers.state)
-    module.states["agent"].fit(numbers.state["agent"].flatten(0, 1))
+    module.proprioception.fit(numbers)
     return module.eval()
 
 

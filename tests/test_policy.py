@@ -22,7 +22,7 @@ def module(tiny_data, tiny_module):
     module, numbers = tiny_module(data.spec), data.training_numbers()
     module.tokenizer.fit(data.training_frames())
     module.actions.fit(numbers.action, numbers.state)
-    module.states["agent"].fit(numbers.state["agent"].flatten(0, 1))
+    module.proprioception.fit(numbers)
     rng = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng)
@@ -190,7 +190,7 @@ def test_a_function_without_a_head_is_named(tiny_data, tiny_module, module):
         return ActionHead(shape, lambda c, k: FlowMatching(c, k, width=8, depth=1), ConvFC, steps=2)
 
     silent = tiny_module(tiny_data().spec, objectives={"policy": RobotPolicy()}, heads={"action": head})
-    silent.tokenizer, silent.actions, silent.states = module.tokenizer, module.actions, module.states
+    silent.tokenizer, silent.actions, silent.proprioception = module.tokenizer, module.actions, module.proprioception
     with pytest.raises(ValueError, match=r"no head for video, only action; train one with model\.heads\.video"):
         UVAPolicy(silent.eval()).imagine(observation())
 

@@ -252,8 +252,7 @@ def checkpoint(tmp_path_factory, tiny_data):
     module, _ = build(CONFIG)
     module.tokenizer.fit(data.training_frames())
     module.actions.fit(numbers.action, numbers.state)
-    for name, normalizer in module.states.items():
-        normalizer.fit(numbers.state[name].flatten(0, 1))
+    module.proprioception.fit(numbers)
     content = {"config": CONFIG, "state_dict": module.state_dict()}
     module.on_save_checkpoint(content)
     path = tmp_path_factory.mktemp("run") / "checkpoints/last.ckpt"

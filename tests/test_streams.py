@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -14,9 +16,9 @@ def shape(channels, steps):
     return Shape(frames=2, grid=(2, 2), width=8, channels=channels, steps=steps)
 
 
-def transformer(**streams):
+def transformer(shapes, **streams):
     torch.manual_seed(0)
-    model = LatentTransformer(shape(8, 2), streams, heads=2, encoder_depth=1, decoder_depth=1)
+    model = LatentTransformer(shapes, width=8, heads=2, encoder_depth=1, decoder_depth=1, streams=streams)
     return model.eval()
 
 
@@ -42,7 +44,7 @@ def test_the_sum_of_streams_is_uvas_concatenation_and_one_linear_layer():
 
 
 def test_a_stream_that_starts_at_zero_changes_nothing_until_it_is_trained():
-    model = transformer(action=Stream(shape(2, 4)))
+    model = transformer({"action": shape(2, 4)})
     tokens = Tokens({"action": torch.randn(3, 4, 2)})
     before = model(tokens, Visible.only(tokens, "action"))
     model.streams["force"] = Stream(shape(3, 2), zero_init=True)
@@ -54,7 +56,7 @@ def test_a_stream_that_starts_at_zero_changes_nothing_until_it_is_trained():
 
 
 def test_starting_at_zero_survives_the_initialisation_of_the_transformer():
-    model = transformer(action=Stream(shape(2, 4)), force=Stream(shape(3, 2), zero_init=True))
+    model = transformer({"action": shape(2, 4), "force": shape(3, 2)}, force=partial(Stream, zero_init=True))
     assert not model.streams["force"].fuse.weight.any()
     assert model.streams["action"].fuse.weight.any()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -51,6 +52,7 @@ class MaskedFuture(Objective, ABC):
     Args:
         weight: Factor on every loss term, not negative.
         mask_ratio_min: Smallest share of a frame that is hidden, in [0, 1).
+        also: Further modalities that it predicts.
     """
 
     MEAN, STD = 1.0, 0.25
@@ -58,8 +60,8 @@ class MaskedFuture(Objective, ABC):
     shows: ClassVar[tuple[str, ...]] = ("history",)
     """Modalities that are wholly visible."""
 
-    def __init__(self, weight: float = 1.0, mask_ratio_min: float = 0.7) -> None:
-        super().__init__(weight)
+    def __init__(self, weight: float = 1.0, mask_ratio_min: float = 0.7, also: Sequence[str] = ()) -> None:
+        super().__init__(weight, also)
         if not 0 <= mask_ratio_min < 1:
             raise ValueError(f"mask_ratio_min is {mask_ratio_min}, expected a share in [0, 1); the paper uses 0.7.")
         self.mask_ratio_min = mask_ratio_min

@@ -14,18 +14,18 @@ from uva_lightning.balance import Balancer, FixedWeights, Terms, split_terms
 from uva_lightning.metrics.window import WindowMeans
 from uva_lightning.model.fitted import Fitted
 from uva_lightning.model.heads.base import Head
-from uva_lightning.model.streams import Shape, Stream
+from uva_lightning.model.streams import Shape
 from uva_lightning.model.tokenizers.base import Tokenizer
 from uva_lightning.model.transformer import LatentTransformer
 from uva_lightning.normalize import ActionSpace, Limits
 from uva_lightning.objective import Objective
 from uva_lightning.optim import AdamWCosine
+from uva_lightning.proprioception import Proprioception
 from uva_lightning.sampler import ObjectiveSampler, Plan, seeded
 from uva_lightning.types import Batch, DataSpec, Tokens, Visible
 
-StreamFactory = Callable[[Shape], Stream]
 HeadFactory = Callable[[Shape], Head]
-TransformerFactory = Callable[[Shape, Mapping[str, Stream]], LatentTransformer]
+TransformerFactory = Callable[[Mapping[str, Shape]], LatentTransformer]
 SamplerFactory = Callable[[Mapping[str, Objective]], ObjectiveSampler]
 
 
@@ -36,11 +36,10 @@ class UVAModule(LightningModule):
         spec: Facts of the data; linked from ``data``.
         tokenizer: Frozen map between frames and latent tokens.
         objectives: What is trained, by a name of your choice.
-        heads: One per predicted modality.
-        transformer: The trunk.
-        width: Width ``d`` of the trunk.
-        streams: How modalities enter; those not named enter by a plain ``Stream``.
+        heads: One per predicted modality. A camera besides the main view has a future only if there is a head for it.
+        transformer: The trunk, with the streams by which modalities enter.
         actions: How the model sees actions; each dimension's range to [-1, 1] if not given, as UVA.
+        proprioception: How the model sees proprioception; every entry a modality of its own if not given.
         sampler: Which sample serves which objective; equal shares in every batch if not given.
         balancer: How losses become one; the objectives' fixed weights if not given.
         optimizer: Optimizer and learning rate.
@@ -54,9 +53,8 @@ class UVAModule(LightningModule):
         objectives: dict[str, Objective],
         heads: dict[str, HeadFactory],
         transformer: TransformerFactory,
-        width: int = 768,
-        streams: dict[str, StreamFactory] | None = None,
         actions: ActionSpace | None = None,
+        proprioception: Proprioception | None = None,
         sampler: SamplerFactory = ObjectiveSampler,
         balancer: Balancer | None = None,
         optimizer: AdamWCosine | None = None,
@@ -65,23 +63,21 @@ class UVAModule(LightningModule):
         super().__init__()
         self.spec, self.tokenizer, self.seed = spec, tokenizer, seed
         self.actions = actions or ActionSpace(Limits())
-        self.states = {name: Limits() for name in spec.state_dims}
+        self.proprioception = (proprioception or Proprioception()).bind(spec)
         self.optimizer = optimizer or AdamWCosine()
         self.sampler, self.balancer = sampler(objectives), balancer or FixedWeights()
         self.objectives = nn.ModuleList(o for o in objectives.values() if isinstance(o, nn.Module))
         self._means = WindowMeans()
 
-        grid = tokenizer.grid(spec.image_size)
-        shapes = {
-            modality: Shape(spec.frames, grid, width, channels, steps)
-            for modality, (channels, steps) in self._modalities().items()
-        }
-        _check_names("streams", streams or {}, shapes)
-        _check_names("heads", heads, shapes)
-        head_shapes = shapes | {"action": replace(shapes["action"], channels=spec.action_dim)}
-        chosen = {name: (streams or {}).get(name, Stream)(shape) for name, shape in shapes.items()}
-        self.transformer = transformer(Shape(spec.frames, grid, width, width, spec.frames), chosen)
-        self.heads = nn.ModuleDict({name: head(head_shapes[name]) for name, head in heads.items()})
+        shapes = self._shapes(set(heads))
+        self.transformer = transformer({n: s for n, s in shapes.items() if n not in self.proprioception.targets})
+        shapes["action"] = replace(shapes["action"], channels=spec.action_dim)
+        if unknown := set(heads) - set(shapes) - set(spec.cameras):
+            raise ValueError(
+                f"model.heads names {sorted(unknown)}, but the data has {sorted(shapes)}; rename or remove."
+            )
+        width = self.transformer.width
+        self.heads = nn.ModuleDict({name: head(replace(shapes[name], width=width)) for name, head in heads.items()})
         for name, objective in objectives.items():
             if missing := set(objective.predicts) - set(heads):
                 raise ValueError(
@@ -110,10 +106,13 @@ class UVAModule(LightningModule):
         Returns:
             Who served what, and the mean loss of each (objective, modality).
         """
-        plan = self.sampler(step, batch.present, self.global_rank)
-        tokens = self.tokens(batch).rows(plan.order.to(self.device))
+        present = {**batch.present, **self.proprioception.present(batch)} if batch.present else {}
+        plan = self.sampler(step, present, self.global_rank)
+        posterior = seeded(self.seed, step, self.global_rank, 2)
+        tokens = self.tokens(batch, posterior).rows(plan.order.to(self.device))
         seen = plan.visible(tokens, seeded(self.seed, step, self.global_rank, 1))
-        seen = seen.without(self._absent(batch, plan)).to(self.device)
+        seen = seen.without({name: ~flags[plan.order] for name, flags in self._absent(batch, present).items()})
+        seen = seen.to(self.device)
         latent = self.transformer(tokens, seen)  # [b, t, s, d]
         losses = {
             name: self.head(name).loss(latent[rows], tokens.rows(rows), seen.rows(rows))
@@ -125,12 +124,12 @@ class UVAModule(LightningModule):
             terms |= {(name, term): value.mean() for term, value in own.items()}
         return plan, terms
 
-    def _absent(self, batch: Batch, plan: Plan) -> dict[str, Tensor]:
-        """What samples lack, bool[b] by modality in the plan's order: it is hidden, whatever an objective shows."""
-        absent = {name: ~flags[plan.order] for name, flags in batch.present.items() if not flags.all()}
-        lacking = [name for name in self.states if name not in batch.state]
-        lacking += ["action"] if batch.action is None else []
-        return absent | {name: torch.ones(len(plan.order), dtype=torch.bool) for name in lacking}
+    def _absent(self, batch: Batch, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What samples have, bool[b], for each modality that some lack: it is hidden, whatever an objective shows."""
+        whole = {"action": batch.action, "past_action": batch.past_action, "text": batch.text}
+        lacking = [name for name, value in whole.items() if value is None]
+        gone = {name: torch.zeros(len(batch), dtype=torch.bool) for name in lacking}
+        return {name: flags for name, flags in present.items() if not flags.all()} | gone
 
     def head(self, name: str) -> Head:
         """Give the head of a modality.
@@ -144,37 +143,53 @@ class UVAModule(LightningModule):
             )
         return cast(Head, self.heads[name])
 
-    def tokens(self, batch: Batch) -> Tokens:
+    def tokens(self, batch: Batch, posterior: torch.Generator | None = None) -> Tokens:
         """Tokenise frames and normalise numbers; what a batch lacks becomes zeros, which nothing may see.
+
+        Args:
+            batch: Windows in physical units.
+            posterior: Draws latents where the tokenizer samples its posterior; their mean if not given.
 
         Raises:
             ValueError: The batch has a modality for which this model has no stream.
         """
-        for name in ("text", "past_action"):
-            if getattr(batch, name) is not None:
-                raise ValueError(f"The batch has {name}, for which this model has no stream; leave it out of the data.")
         values: dict[str, Tensor] = {}
         for name, camera in self.cameras.items():
             moments = batch.latents[camera] if batch.latents else self.tokenizer.encode(batch.video[camera])
-            latents = self.tokenizer.sample(moments)  # f32[b, 2t, s, c]
-            values[f"past_{name}"], values[name] = latents.chunk(2, dim=1)
-        if batch.action is None:
-            width = self.actions.shown(self.spec.action_dim)
-            values["action"] = torch.zeros(len(batch), self.spec.horizon, width, device=self.device)
-        else:
-            values["action"] = self.actions.encode(batch.action, batch.state)
-        for name, normalizer in self.states.items():
-            shape = (len(batch), self.spec.frames, self.spec.state_dims[name])
-            entry = batch.state.get(name)
-            values[name] = torch.zeros(shape, device=self.device) if entry is None else normalizer.encode(entry)
+            latents = self.tokenizer.sample(moments, posterior)  # f32[b, 2t, s, c]
+            values[f"past_{name}"], future = latents.chunk(2, dim=1)
+            if name in self.transformer.streams:
+                values[name] = future
+        given = {"past_action": batch.past_action, "action": batch.action}
+        values |= {n: self.actions.encode(v, batch.state) for n, v in given.items() if v is not None}
+        if batch.text is not None:
+            values["text"] = batch.text[:, None]
+        if surplus := set(values) - set(self.transformer.streams):
+            name = sorted(surplus)[0]
+            raise ValueError(f"The batch has {name}, for which this model has no stream; leave it out of the data.")
+        for name, (channels, steps) in self._sequences().items():
+            if name not in values:
+                values[name] = torch.zeros(len(batch), steps, channels, device=self.device)
+        values |= self.proprioception.encode(batch, self.device)
         return Tokens(values)
 
-    def _modalities(self) -> dict[str, tuple[int, int]]:
-        """Width and steps of every modality that the data has."""
-        spec, channels = self.spec, self.tokenizer.channels
-        frames = {name: (channels, spec.frames) for camera in self.cameras for name in (f"past_{camera}", camera)}
-        states = {name: (width, spec.frames) for name, width in spec.state_dims.items()}
-        return {**frames, "action": (self.actions.shown(spec.action_dim), spec.horizon), **states}
+    def _shapes(self, heads: set[str]) -> dict[str, Shape]:
+        """Sizes of every modality, for a model with these heads."""
+        spec, frames = self.spec, (self.tokenizer.channels, self.spec.frames)
+        main = next(iter(self.cameras))
+        views = {f"past_{camera}": frames for camera in self.cameras}
+        views |= {camera: frames for camera in self.cameras if camera == main or camera in heads}
+        states = self.proprioception.modalities() | self.proprioception.predicted()
+        grid = self.tokenizer.grid(spec.image_size)
+        sizes = {**views, **self._sequences(), **states}
+        return {name: Shape(spec.frames, grid, channels, steps) for name, (channels, steps) in sizes.items()}
+
+    def _sequences(self) -> dict[str, tuple[int, int]]:
+        """Width and steps of what is neither picture nor proprioception."""
+        spec = self.spec
+        action = (self.actions.shown(spec.action_dim), spec.horizon)
+        past = {"past_action": action} if spec.past_action else {}
+        return {"action": action, **past, **({"text": (spec.text_dim, 1)} if spec.text_dim else {})}
 
     @property
     def cameras(self) -> dict[str, str]:
@@ -232,9 +247,7 @@ class UVAModule(LightningModule):
         chunks = data.training_numbers()
         if not self.actions.fitted:
             self.actions.fit(chunks.action, chunks.state)
-        for name, normalizer in self.states.items():
-            if not normalizer.fitted:
-                normalizer.fit(chunks.state[name].flatten(0, 1))
+        self.proprioception.fit(chunks)
         if self.trainer.world_size > 1:  # eigenvectors may differ in sign between machines
             for part in self._fitted().values():
                 part.load_state(self.trainer.strategy.broadcast(part.state()))
@@ -319,8 +332,7 @@ class UVAModule(LightningModule):
         self._place_fitted()
 
     def _fitted(self) -> dict[str, Fitted]:
-        states = {f"state.{name}": normalizer for name, normalizer in self.states.items()}
-        return {"tokenizer": self.tokenizer, "actions": self.actions, **states}
+        return {"tokenizer": self.tokenizer, "actions": self.actions, "proprioception": self.proprioception}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the fitted parts along with the parameters."""
@@ -331,8 +343,3 @@ class UVAModule(LightningModule):
     def _place_fitted(self) -> None:
         for part in self._fitted().values():
             part.to(self.device)
-
-
-def _check_names(what: str, named: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    if unknown := set(named) - set(known):
-        raise ValueError(f"model.{what} names {sorted(unknown)}, but the data has {sorted(known)}; rename or remove.")

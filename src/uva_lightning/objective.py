@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Generator, Tensor
@@ -21,17 +22,18 @@ class Objective(ABC):
 
     Args:
         weight: Factor on every loss term of this objective, not negative.
+        also: Further modalities that it predicts, such as a second camera or proprioception.
     """
 
-    predicts: ClassVar[tuple[str, ...]] = ()
+    predicts: tuple[str, ...] = ()
     """Modalities whose heads are trained by this objective."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Modalities a sample must have besides the predicted ones."""
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, weight: float = 1.0, also: Sequence[str] = ()) -> None:
         if weight < 0:
             raise ValueError(f"weight of {type(self).__name__} is {weight}, expected 0 or more; 0 switches it off.")
-        self.weight = weight
+        self.weight, self.predicts = weight, (*type(self).predicts, *also)
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -65,10 +67,9 @@ class Objective(ABC):
         """
         return {}
 
-    @classmethod
-    def eligible(cls) -> frozenset[str]:
+    def eligible(self) -> frozenset[str]:
         """Modalities a sample must have to serve this objective."""
-        return frozenset(cls.needs) | frozenset(cls.predicts)
+        return frozenset(self.needs) | frozenset(self.predicts)
 
 
 def registry() -> dict[str, type[Objective]]:

@@ -13,6 +13,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+FUTURE = "future_"
+"""How the names of predicted proprioception begin."""
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -26,7 +29,12 @@ class DataSpec:
         rate_hz: Control rate in Hz.
         horizon: Steps ``h`` of the action chunk; also the length of the history in steps.
         frames: Frames ``t`` seen of the history, and as many of the future.
+        state_steps: Steps at which proprioception is read: ``frames`` (at the history frames) or ``horizon`` (at every
+            step of the history); ``frames`` if not given.
+        past_action: Whether the actions of the history are given.
+        text_dim: Width of the instruction's embedding; 0 where there are no instructions.
         action_meaning: What an action is, with its unit, for people.
+        conventions: Further facts for people and checks, such as orientation of pictures and rotation representation.
     """
 
     cameras: tuple[str, ...]
@@ -36,14 +44,27 @@ class DataSpec:
     rate_hz: float
     horizon: int = 16
     frames: int = 4
+    state_steps: int | None = None
+    past_action: bool = False
+    text_dim: int = 0
     action_meaning: str = ""
+    conventions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.state_steps not in (None, self.frames, self.horizon):
+            raise ValueError(
+                f"state_steps is {self.state_steps}, expected the frames, {self.frames}, or the horizon, {self.horizon}."
+            )
         if self.horizon % self.frames:
             raise ValueError(
                 f"horizon is {self.horizon} steps with {self.frames} frames, expected a multiple of the frames; "
                 f"set data.frames to a divisor of {self.horizon}."
             )
+
+    @property
+    def proprio_steps(self) -> int:
+        """Steps at which proprioception is read."""
+        return self.frames if self.state_steps is None else self.state_steps
 
     @property
     def stride(self) -> int:
@@ -65,8 +86,9 @@ class Batch:
         video: u8[b, 2t, H, W, 3] per camera, RGB.
         latents: f16[b, 2t, s, m] per camera, moments as the tokenizer's ``encode`` gives them, from the cache.
         action: f32[b, h, a], the future chunk; the first action is the one taken at the last history frame.
-        past_action: f32[b, h, a].
-        state: f32[b, t, p] per proprioception entry, at the history frames.
+        past_action: f32[b, h, a], the actions before it.
+        state: f32[b, n, p] per proprioception entry, at the history frames or at every step of the history.
+        future_state: f32[b, h, p] per proprioception entry, at every step of the future.
         text: f32[b, 512], instruction embedding.
         present: bool[b] on the CPU per modality: what each sample really has.
     """
@@ -76,6 +98,7 @@ class Batch:
     action: Tensor | None = None
     past_action: Tensor | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
+    future_state: dict[str, Tensor] = field(default_factory=dict)
     text: Tensor | None = None
     present: dict[str, Tensor] = field(default_factory=dict)
 
@@ -134,7 +157,8 @@ class Tokens(_Grouped):
     """Normalised model inputs by modality.
 
     ``past_video`` and ``video``: f32[b, t, s, c]; ``action`` and ``past_action``: f32[b, h, a];
-    ``state``: f32[b, t, p]; a modality of your own: f32[b, n, w].
+    a proprioception entry: f32[b, n, p]; ``text``: f32[b, 1, 512]; a modality of your own: f32[b, n, w]. A name tells
+    where a modality lies in time: ``past_X`` is the history of ``X``, and ``future_X`` a target that no stream shows.
     """
 
     @property
@@ -145,7 +169,8 @@ class Tokens(_Grouped):
     @property
     def future(self) -> frozenset[str]:
         """Modalities that lie in the future; all others are known when the robot decides and count as history."""
-        return frozenset({"action", *self.cameras})
+        targets = (name for name in self if name.startswith(FUTURE))
+        return frozenset({"action", *self.cameras, *targets})
 
 
 class Visible(_Grouped):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uva_lightning.model.streams import Shape, Stream
+from uva_lightning.model.streams import Entry, Prefix, Shape, Stream
 from uva_lightning.types import Tokens, Visible
+
+EntryFactory = Callable[[Shape], Entry]
 
 NORM_EPS = 1e-6
 
@@ -78,11 +81,12 @@ class LatentTransformer(nn.Module):
     """Turn the visible tokens into the joint video-action latent.
 
     Args:
-        shape: Sizes; ``channels`` and ``steps`` do not matter here.
-        streams: One per modality.
+        shapes: Sizes of every modality that enters; filled in by the model.
+        width: Width ``d``.
         heads: Attention heads.
         encoder_depth: Blocks of the encoder.
         decoder_depth: Blocks of the decoder.
+        streams: How modalities enter; those not named enter by a plain ``Stream``.
         mlp_ratio: Hidden width of a block's MLP over ``d``.
         dropout: On attention weights, projection and MLP.
         activation: Of the MLP.
@@ -90,38 +94,43 @@ class LatentTransformer(nn.Module):
 
     def __init__(
         self,
-        shape: Shape,
-        streams: Mapping[str, Stream],
+        shapes: Mapping[str, Shape],
+        width: int,
         heads: int,
         encoder_depth: int,
         decoder_depth: int,
+        streams: dict[str, EntryFactory] | None = None,
         mlp_ratio: float = 4.0,
         dropout: float = 0.1,
         activation: type[nn.Module] = nn.GELU,
     ) -> None:
         super().__init__()
-        width = shape.width
         if width % heads:
             raise ValueError(
-                f"width is {width} with {heads} heads, expected a multiple; set model.width or model.heads."
+                f"width is {width} with {heads} heads, expected a multiple; set them in model.transformer.init_args."
             )
-        self.shape = shape
+        if unknown := set(streams or {}) - set(shapes):
+            raise ValueError(f"streams names {sorted(unknown)}, but the data has {sorted(shapes)}; rename or remove.")
+        first = next(iter(shapes.values()))
+        self.width, self.frames = width, first.frames
 
         def blocks(depth: int) -> nn.Sequential:
             return nn.Sequential(*(Block(width, heads, mlp_ratio, dropout, activation) for _ in range(depth)))
 
-        self.streams = nn.ModuleDict(streams)
+        entries = {n: (streams or {}).get(n, Stream)(replace(shape, width=width)) for n, shape in shapes.items()}
+        self.streams = nn.ModuleDict(entries)
         self.fuse_bias = nn.Parameter(torch.zeros(width))
-        self.encoder_positions = Positions(shape.frames, shape.places, width)
+        self.encoder_positions = Positions(first.frames, first.places, width)
         self.encoder_entry = nn.LayerNorm(width, eps=NORM_EPS)
         self.encoder = blocks(encoder_depth)
         self.encoder_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.decoder_embed = nn.Linear(width, width)
-        self.decoder_positions = Positions(shape.frames, shape.places, width)
+        self.decoder_positions = Positions(first.frames, first.places, width)
         self.decoder = blocks(decoder_depth)
         self.decoder_norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.latent_positions = Positions(shape.frames, shape.places, width)
+        self.latent_positions = Positions(first.frames, first.places, width)
         self.apply(_initialise)
+        _share_placeholders(entries)
 
     def forward(self, tokens: Tokens, seen: Visible) -> Tensor:
         """Encode the visible tokens.
@@ -133,11 +142,50 @@ class LatentTransformer(nn.Module):
         Returns:
             Z, [b, t, s, d].
         """
-        fused = sum(stream(tokens[name], seen[name]) for name, stream in self.streams.items())
-        x = self.encoder_entry(self.encoder_positions(fused + self.fuse_bias.to(fused.dtype)))
-        x = self.encoder_norm(self.encoder(x))
-        x = self.decoder_norm(self.decoder(self.decoder_positions(self.decoder_embed(x))))
-        return rearrange(self.latent_positions(x), "b (t s) d -> b t s d", t=self.shape.frames)
+        return self.decode(self.encode(tokens, seen))
+
+    def encode(self, tokens: Tokens, seen: Visible) -> Tensor:
+        """Fuse and encode: [b, n + t * s, d], the ``n`` tokens of the prefixes first."""
+        fused = sum(self.streams[name](tokens[name], seen[name]) for name in self._fused)
+        x = [prefix(tokens[n], seen[n]) + prefix.encoder_positions for n, prefix in self._prefixes.items()]
+        x.append(self.encoder_positions(fused + self.fuse_bias.to(fused.dtype)))
+        return self.encoder_norm(self.encoder(self.encoder_entry(_joined(x))))
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Decode what ``encode`` gave: Z, [b, t, s, d]; the prefixes' tokens are dropped."""
+        x, front = self.decoder_embed(x), sum(prefix.tokens for prefix in self._prefixes.values())
+        body = self.decoder_positions(x[:, front:])
+        if front:
+            positions = torch.cat([prefix.decoder_positions for prefix in self._prefixes.values()], dim=1)
+            body = torch.cat((x[:, :front] + positions.to(x.dtype), body), dim=1)
+        x = self.decoder_norm(self.decoder(body))[:, front:]
+        return rearrange(self.latent_positions(x), "b (t s) d -> b t s d", t=self.frames)
+
+    @property
+    def _fused(self) -> list[str]:
+        return [name for name, entry in self.streams.items() if isinstance(entry, Stream)]
+
+    @property
+    def _prefixes(self) -> dict[str, Prefix]:
+        return {name: entry for name, entry in self.streams.items() if isinstance(entry, Prefix)}
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    dtype = parts[-1].dtype  # float32 position tables would silently promote all that follows
+    return torch.cat([part.to(dtype) for part in parts], dim=1) if len(parts) > 1 else parts[0]
+
+
+def _share_placeholders(entries: Mapping[str, Entry]) -> None:
+    """Let streams use the placeholder of the stream they name."""
+    for name, entry in entries.items():
+        if entry.borrows is not None:
+            owner = entries.get(entry.borrows)
+            if owner is None or owner.placeholder is None or owner.borrows is not None:
+                raise ValueError(
+                    f"Stream '{name}' borrows the placeholder of '{entry.borrows}', expected 'own', null or one of "
+                    f"{sorted(n for n, e in entries.items() if e.placeholder is not None and e.borrows is None)}."
+                )
+            entry.placeholder = owner.placeholder
 
 
 def _initialise(module: nn.Module) -> None:

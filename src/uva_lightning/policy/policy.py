@@ -124,6 +124,7 @@ class UVAPolicy:
         return {
             camera: self.module.tokenizer.decode(self._sample(name, tokens, seen, temperature), size).cpu().numpy()
             for name, camera in self.module.cameras.items()
+            if name in self.module.transformer.streams
         }
 
     @torch.inference_mode()
@@ -181,7 +182,9 @@ class UVAPolicy:
         expected: dict[str, tuple[NDArray[Any] | None, tuple[int, ...]]] = {
             f"Observation video.{name}": (video.get(name), picture) for name in spec.cameras
         }
-        expected |= {f"Observation state.{n}": (state.get(n), (spec.frames, w)) for n, w in spec.state_dims.items()}
+        expected |= {
+            f"Observation state.{n}": (state.get(n), (spec.proprio_steps, w)) for n, w in spec.state_dims.items()
+        }
         if future is not None:
             expected |= {f"Future video.{name}": (future.get(name), picture) for name in spec.cameras}
         if actions is not None:

@@ -1,0 +1,119 @@
+"""How the model sees proprioception: which entries enter together, which are predicted, and how each is normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from uva_lightning.model.fitted import Fitted
+from uva_lightning.normalize import Limits, Normalizer
+from uva_lightning.types import FUTURE, Batch, DataSpec
+
+
+class Proprioception(Fitted):
+    """Group the proprioception entries of the data into modalities of the model.
+
+    Args:
+        streams: Entries that enter together, by the name of their modality, e.g. ``{proprio: [eef_pos, eef_quat]}``;
+            an entry that is not named is a modality of its own.
+        predicts: Entries of the future that a head predicts, by the name of the modality, which begins with
+            ``future_``, e.g. ``{future_proprio: [eef_pos]}``.
+        normalizers: Map of an entry to the model's numbers, e.g. ``{eef_quat: Identity}``; each dimension's range to
+            [-1, 1] if not given, as UVA.
+    """
+
+    def __init__(
+        self,
+        streams: dict[str, list[str]] | None = None,
+        predicts: dict[str, list[str]] | None = None,
+        normalizers: dict[str, Normalizer] | None = None,
+    ) -> None:
+        self.streams, self.targets, self.normalizers = streams or {}, predicts or {}, normalizers or {}
+        if wrong := [name for name in self.targets if not name.startswith(FUTURE)]:
+            raise ValueError(f"proprioception.predicts names '{wrong[0]}', expected '{FUTURE}{wrong[0]}'; rename it.")
+
+    def bind(self, spec: DataSpec) -> Proprioception:
+        """Take the entries of the data; called by the model.
+
+        Raises:
+            ValueError: A name is no entry of the data, or stands in two streams.
+        """
+        named = [entry for group in self.streams.values() for entry in group]
+        used = {*named, *self.normalizers, *(entry for group in self.targets.values() for entry in group)}
+        if unknown := used - set(spec.state_dims):
+            raise ValueError(
+                f"model.proprioception names {sorted(unknown)}, but the data has {sorted(spec.state_dims)}; "
+                "rename or remove."
+            )
+        if twice := {entry for entry in named if named.count(entry) > 1}:
+            raise ValueError(f"model.proprioception.streams has {sorted(twice)} twice, expected each entry once.")
+        rest = {entry: [entry] for entry in spec.state_dims if entry not in named}
+        self.spec, self.streams = spec, {**self.streams, **rest}
+        self.normalizers = {entry: self.normalizers.get(entry) or Limits() for entry in spec.state_dims}
+        return self
+
+    def modalities(self) -> dict[str, tuple[int, int]]:
+        """Width and steps of every modality that enters."""
+        return {name: (self._width(group), self.spec.proprio_steps) for name, group in self.streams.items()}
+
+    def predicted(self) -> dict[str, tuple[int, int]]:
+        """Width and steps of every modality that is only predicted."""
+        return {name: (self._width(group), self.spec.horizon) for name, group in self.targets.items()}
+
+    def fit(self, batch: Batch) -> None:
+        """Fit the normalisers that are not fitted yet to the proprioception of all training windows."""
+        for entry, normalizer in self.normalizers.items():
+            if not normalizer.fitted:
+                normalizer.fit(batch.state[entry].flatten(0, 1))
+
+    def encode(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        """Normalise what a batch has: f32[b, n, w] by modality; what it lacks becomes zeros, which nothing may see."""
+        given = (
+            (self.streams, batch.state, self.spec.proprio_steps),
+            (self.targets, batch.future_state, self.spec.horizon),
+        )
+        return {
+            name: torch.cat([self.normalizers[entry].encode(values[entry]) for entry in group], dim=-1)
+            if set(group) <= set(values)
+            else torch.zeros(len(batch), steps, self._width(group), device=device)
+            for groups, values, steps in given
+            for name, group in groups.items()
+        }
+
+    def present(self, batch: Batch) -> dict[str, Tensor]:
+        """Say which samples have a modality, bool[b]: those that have all of its entries.
+
+        An entry that the batch delivers and ``batch.present`` does not name counts as there in every sample.
+        """
+        every = torch.ones(len(batch), dtype=torch.bool)
+        return {
+            name: torch.stack([batch.present.get(e, every) if e in values else ~every for e in group]).all(dim=0)
+            for groups, values in ((self.streams, batch.state), (self.targets, batch.future_state))
+            for name, group in groups.items()
+        }
+
+    @property
+    def fitted(self) -> bool:
+        """Whether every normaliser is."""
+        return all(normalizer.fitted for normalizer in self.normalizers.values())
+
+    def state(self) -> dict[str, Tensor]:
+        """See the base class."""
+        return {
+            f"{name}.{key}": value for name, part in self.normalizers.items() for key, value in part.state().items()
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """See the base class."""
+        for name, part in self.normalizers.items():
+            part.load_state({key: state[f"{name}.{key}"] for key in ("scale", "offset")})
+
+    def to(self, device: torch.device) -> None:
+        """See the base class."""
+        for part in self.normalizers.values():
+            part.to(device)
+
+    def _width(self, group: Sequence[str]) -> int:
+        return sum(self.spec.state_dims[entry] for entry in group)
