@@ -10,7 +10,7 @@ import torch
 
 from uva_lightning.balance import Balancer, FixedWeights, LossScale
 from uva_lightning.commands.discovery import import_components
-from uva_lightning.model.heads.aggregate import Aggregator, ConvFC, TokenMLP
+from uva_lightning.model.heads.aggregate import Aggregator, ConvFC, ConvOri, TokenConv, TokenFC, TokenMLP
 from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, Head, VideoHead
 from uva_lightning.model.heads.denoiser import Denoiser
 from uva_lightning.model.heads.diffusion import DDIM, Ancestral, GaussianDiffusion, Update
@@ -68,6 +68,9 @@ ACTION_HEADS = {
             ("chunk-tokens", ActionChunkHead, token_mlp),
         ],
     )
+} | {
+    f"flow-{aggregator.__name__}": lambda shape, aggregator=aggregator: ActionHead(shape, flow, aggregator, steps=3)
+    for aggregator in (ConvOri, TokenConv, TokenFC)
 }
 BALANCERS = {FixedWeights: FixedWeights, LossScale: LossScale}
 SAMPLERS = [ObjectiveSampler, OneObjectivePerBatch]
@@ -75,7 +78,7 @@ COVERED = {
     Head: {VideoHead, ActionHead, ActionChunkHead},
     Denoiser: {GaussianDiffusion, FlowMatching},
     Update: {Ancestral, DDIM},
-    Aggregator: {ConvFC, TokenMLP},
+    Aggregator: {ConvFC, ConvOri, TokenConv, TokenFC, TokenMLP},
     Balancer: set(BALANCERS),
     ObjectiveSampler: set(SAMPLERS),
 }

@@ -10,6 +10,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
+from uva_lightning.model.heads.denoiser import Guide
 from uva_lightning.model.heads.diffusion import DDIM, GaussianDiffusion, Schedule
 from uva_lightning.model.heads.flow import FlowMatching
 
@@ -58,7 +59,7 @@ class Linear(nn.Module):
 # -- schedule ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps", [250, 100, 50, 16, 10])
+@pytest.mark.parametrize("steps", [250, 100, 50, 16, 10, "ddim16", "ddim20", "ddim50", "ddim100", "10,15,25"])
 def test_the_kept_levels_are_uvas(official, steps):
     assert diffusion()._respace(steps).timesteps.tolist() == official[f"{steps}/timestep_map"].tolist()
 
@@ -86,9 +87,38 @@ def test_the_tables_are_uvas(official, name):
     assert schedule.log_variance(one, rows).numpy() == pytest.approx(np.log(official[f"{name}/betas"]), rel=1e-6)
 
 
-def test_too_many_steps_are_refused():
-    with pytest.raises(ValueError, match="1001 denoising steps, expected 1 to 1000"):
-        diffusion().sample(torch.zeros(1, 4), torch.zeros(1, 10), 1001)
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        (1001, "1001 denoising steps, expected 1 to 1000"),
+        ("10,600,25", "600 denoising steps, expected 1 to 333 of 1000 levels in '10,600,25'"),
+        ("ddim3x", "steps is '3x', expected a whole number"),
+        ("ddim600", "ddim600: no whole stride gives 600 of 1000 levels"),
+        ("", "steps is '', expected a whole number from 1 on"),
+    ],
+)
+def test_a_spacing_that_cannot_be_is_refused(steps, words):
+    with pytest.raises(ValueError, match=words):
+        diffusion().sample(torch.zeros(1, 4), torch.zeros(1, 10), steps)
+
+
+def test_flow_matching_knows_no_spacings():
+    with pytest.raises(ValueError, match="steps is 'ddim20', expected a whole number"):
+        flow().check("ddim20")
+
+
+@pytest.mark.parametrize("make", [diffusion, flow])
+def test_guidance_follows_the_condition_further(make):
+    """Scale 1 is the condition alone, 0 the unconditional one alone, and between them the network is called twice."""
+    process = shake(make(3))
+    condition, other, start = torch.randn(2, 4), torch.randn(2, 4), torch.randn(2, 3)
+
+    def sample(scale):
+        return process.sample(condition, start, 1, guide=Guide(other, scale), temperature=1.0)
+
+    assert torch.allclose(sample(1.0), process.sample(condition, start, 1), rtol=1e-4)
+    assert torch.allclose(sample(0.0), process.sample(other, start, 1), rtol=1e-4)
+    assert torch.allclose(sample(2.0), 2 * sample(1.0) - sample(0.0), rtol=1e-3)
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
@@ -140,10 +170,8 @@ def test_several_draws_are_averaged_per_row(make):
 def test_ddim_is_the_official_one(official, levels, clip, name):
     process = diffusion(clip=clip, update=DDIM())
     process.net = Linear(official["loss/W"])
-    steps = len(official[f"{levels}/timestep_map"])
-    process._respaced[steps] = Schedule(official[f"{levels}/timestep_map"].tolist())
     start = torch.from_numpy(official[f"ddim_loop_{levels}/init"])
-    assert error(process.sample(start, start, steps), official[f"ddim_loop_{levels}/{name}"]) < 1e-5
+    assert error(process.sample(start, start, levels), official[f"ddim_loop_{levels}/{name}"]) < 1e-5
 
 
 def test_ddim_is_that_of_diffusers():
@@ -151,9 +179,8 @@ def test_ddim_is_that_of_diffusers():
     process = shake(diffusion(3, clip=1.0, update=DDIM()))
     scheduler = DDIMScheduler(1000, beta_schedule="squaredcos_cap_v2", timestep_spacing="leading", clip_sample=True)
     scheduler.set_timesteps(20)
-    process._respaced[20] = Schedule(scheduler.timesteps.flip(0).tolist())
     condition, x = torch.randn(4, 4), torch.randn(4, 3)
-    ours = process.sample(condition, x, 20)
+    ours = process.sample(condition, x, "ddim20")
 
     for time in scheduler.timesteps:
         noise = process.net(x, time.expand(4), process.net.condition(condition))[:, :3]

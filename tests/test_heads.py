@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from uva_lightning.model.heads.aggregate import ConvFC, TokenMLP
+from uva_lightning.model.heads.aggregate import ConvFC, ConvOri, TokenConv, TokenFC, TokenMLP
 from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, VideoHead
 from uva_lightning.model.heads.diffusion import GaussianDiffusion
 from uva_lightning.model.heads.flow import FlowMatching
@@ -36,7 +36,7 @@ def shake(module, seed=0, scale=0.3):
     return module
 
 
-def official_weights(head):
+def official_weights(head, name_of_head, scale):
     """Fill our action head by the rule of the reference numbers, whose names are MAR's."""
     renamed = {
         "denoiser.net.time.": "net.time_embed.",
@@ -53,7 +53,7 @@ def official_weights(head):
         name = ours
         for old, new in renamed.items():
             name = name.replace(old, new)
-        parameter.data = 0.1 * named_normal(f"acthead/conv_fc/{name}", parameter.shape)
+        parameter.data = scale * named_normal(f"acthead/{name_of_head}/{name}", parameter.shape)
         if name.endswith("in_ln.weight"):
             parameter.data += 1.0
     return head
@@ -63,11 +63,16 @@ def named_normal(name, shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
 
 
-@pytest.fixture(scope="module")
-def conv_fc():
+OFFICIAL = {"conv_fc": (ConvFC, 0.1), "conv_ori": (ConvOri, 0.1), "conv2": (TokenConv, 0.02), "fc2": (TokenFC, 0.05)}
+
+
+@pytest.fixture(scope="module", params=OFFICIAL)
+def official(request):
+    """Name of an official action head, and ours with its weights."""
+    aggregator, scale = OFFICIAL[request.param]
     shape = Shape(frames=4, grid=(16, 16), width=64, channels=10, steps=16)
-    head = ActionHead(shape, lambda c, k: GaussianDiffusion(c, k, width=64, depth=2, clip=1.0), ConvFC, steps=16)
-    return official_weights(head)
+    head = ActionHead(shape, lambda c, k: GaussianDiffusion(c, k, width=64, depth=2, clip=1.0), aggregator, steps=16)
+    return request.param, official_weights(head, request.param, scale)
 
 
 def latent_and_tokens(official_head):
@@ -77,24 +82,28 @@ def latent_and_tokens(official_head):
     return latent.view(2, 4, 256, 64), tokens, Visible.only(tokens)
 
 
-def test_the_loss_of_conv_fc_is_uvas(conv_fc, official_head, monkeypatch):
+def test_the_loss_of_every_action_head_is_uvas(official, official_head, monkeypatch):
+    name, head = official
     latent, tokens, seen = latent_and_tokens(official_head)
     monkeypatch.setattr(torch, "randint", lambda *_, **__: official_head["t"])
     monkeypatch.setattr(torch, "randn_like", lambda _: official_head["noise"])
     with torch.no_grad():
-        loss = conv_fc.loss(latent, tokens, seen).mean()
-    assert float(loss) == pytest.approx(float(official_head["conv_fc/loss"]), rel=1e-5)
+        loss = head.loss(latent, tokens, seen).mean()
+    assert float(loss) == pytest.approx(float(official_head[f"{name}/loss"]), rel=1e-5)
 
 
-def test_the_actions_of_conv_fc_are_uvas(conv_fc, official_head, monkeypatch):
+def test_the_actions_of_every_action_head_are_uvas(official, official_head):
+    name, head = official
     latent, tokens, seen = latent_and_tokens(official_head)
-    drawn = iter(range(15, -1, -1))
-    noise = "acthead/conv_fc/0/action/"
-    monkeypatch.setattr(torch, "randn_like", lambda x: named_normal(f"{noise}step{next(drawn)}", x.shape))
+    noise = f"acthead/{name}/0/action/"
     with torch.no_grad():
         start = named_normal(f"{noise}init", (32, 10)).view(2, 16, 10)
-        actions = conv_fc.sample(latent, tokens, seen, start, temperature=0.95)
-    off = (actions - official_head["conv_fc/sample16_T0.95"]).abs()
+
+        def step_noise(step, x):
+            return named_normal(f"{noise}step{step}", x.shape)
+
+        actions = head.sample(latent, tokens, seen, start, temperature=0.95, step_noise=step_noise)
+    off = (actions - official_head[f"{name}/sample16_T0.95"]).abs()
     assert off.max() < 2e-3, "an x0 near a zero crossing of the first step moves"
     assert (off < 1e-5).float().mean() > 0.99
 
@@ -189,7 +198,7 @@ def test_an_aggregator_with_too_few_conditions_is_refused():
 
 
 def test_no_steps_are_refused():
-    with pytest.raises(ValueError, match="The video head has 0 denoising steps"):
+    with pytest.raises(ValueError, match="steps is '0', expected a whole number from 1 on"):
         VideoHead(SHAPE, flow, steps=0)
 
 

@@ -53,7 +53,8 @@ class DataSpec:
     def __post_init__(self) -> None:
         if self.state_steps not in (None, self.frames, self.horizon):
             raise ValueError(
-                f"state_steps is {self.state_steps}, expected the frames, {self.frames}, or the horizon, {self.horizon}."
+                f"state_steps is {self.state_steps}, expected {self.frames}, the number of frames, or {self.horizon}, "
+                "the horizon; leave it out for the frames."
             )
         if self.horizon % self.frames:
             raise ValueError(

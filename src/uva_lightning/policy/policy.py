@@ -13,6 +13,7 @@ from torch import Tensor
 
 from uva_lightning.model.checkpoint import load_module
 from uva_lightning.module import UVAModule
+from uva_lightning.policy.generation import MaskedGenerator, Noise
 from uva_lightning.sampler import seeded
 from uva_lightning.types import Batch, DataSpec, Tokens, Visible
 
@@ -59,17 +60,31 @@ class UVAPolicy:
         tokens, state = self._tokens(observation)
         return self._actions(tokens, Visible.only(tokens, "history"), state, temperature)
 
-    def imagine(self, observation: Observation, temperature: float | None = None) -> Frames:
-        """Video model: see what will happen, u8[b, t, H, W, 3] per camera."""
+    def imagine(
+        self, observation: Observation, temperature: float | None = None, iterations: int = 1, guidance: float = 1.0
+    ) -> Frames:
+        """Video model: see what will happen, u8[b, t, H, W, 3] per camera.
+
+        Args:
+            observation: As above.
+            temperature: Of the denoising, instead of the head's own.
+            iterations: Rounds of generation; UVA's best pictures take 8.
+            guidance: Scale of the guidance by the instruction; 1 is none.
+        """
         tokens, _ = self._tokens(observation)
-        return self._frames(tokens, Visible.only(tokens, "history"), temperature)
+        return self._frames(tokens, Visible.only(tokens, "history"), temperature, iterations, guidance)
 
     def predict_next(
-        self, observation: Observation, actions: NDArray[np.float32], temperature: float | None = None
+        self,
+        observation: Observation,
+        actions: NDArray[np.float32],
+        temperature: float | None = None,
+        iterations: int = 1,
+        guidance: float = 1.0,
     ) -> Frames:
-        """Forward dynamics: see what ``actions`` f32[b, h, a] will do, u8[b, t, H, W, 3] per camera."""
+        """Forward dynamics: see what ``actions`` f32[b, h, a] will do; otherwise as ``imagine``."""
         tokens, _ = self._tokens(observation, actions=actions)
-        return self._frames(tokens, Visible.only(tokens, "history", "action"), temperature)
+        return self._frames(tokens, Visible.only(tokens, "history", "action"), temperature, iterations, guidance)
 
     def explain(
         self, observation: Observation, frames: Mapping[str, NDArray[np.uint8]], temperature: float | None = None
@@ -119,29 +134,44 @@ class UVAPolicy:
         actions: NDArray[np.float32] = self.module.actions.decode(sampled, state).cpu().numpy()
         return actions
 
-    def _frames(self, tokens: Tokens, seen: Visible, temperature: float | None) -> Frames:
-        size = self.spec.image_size
-        return {
-            camera: self.module.tokenizer.decode(self._sample(name, tokens, seen, temperature), size).cpu().numpy()
-            for name, camera in self.module.cameras.items()
-            if name in self.module.transformer.streams
-        }
+    def _frames(
+        self,
+        tokens: Tokens,
+        seen: Visible,
+        temperature: float | None,
+        iterations: int = 1,
+        guidance: float = 1.0,
+    ) -> Frames:
+        self.module.head(next(iter(self.module.cameras)))  # refuse a model without a video head by name
+        cameras = {name: camera for name, camera in self.module.cameras.items() if name in self.module.heads}
+        generator = MaskedGenerator(self.module, iterations, guidance, temperature=temperature)
+        made, size = self._generate(generator, tuple(cameras), tokens, seen), self.spec.image_size
+        return {c: self.module.tokenizer.decode(made[n], size).cpu().numpy() for n, c in cameras.items()}
 
-    @torch.inference_mode()
     def _sample(self, modality: str, tokens: Tokens, seen: Visible, temperature: float | None) -> Tensor:
-        device, head = self.module.device, self.module.head(modality)
-        seen = seen.to(device)
-        noise = self._noise((*tokens[modality].shape[:-1], head.channels)).to(device)
+        return self._generate(MaskedGenerator(self.module, temperature=temperature), (modality,), tokens, seen)[
+            modality
+        ]
+
+    def _generate(
+        self, generator: MaskedGenerator, modalities: tuple[str, ...], tokens: Tokens, seen: Visible
+    ) -> dict[str, Tensor]:
+        device = self.module.device
         with torch.random.fork_rng(), torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
             torch.manual_seed(seeded(self._seed, self._calls).initial_seed())  # of samplers that draw in each step
-            latent = self.module.transformer(tokens, seen)
-            return head.sample(latent, tokens, seen, noise, temperature)
+            order = self._draw((len(tokens.action), tokens.video.shape[2]), torch.rand, -1).argsort(dim=1).to(device)
+            return generator(tokens, seen.to(device), modalities, order, Noise(start=self._noise))
 
-    def _noise(self, shape: tuple[int, ...]) -> Tensor:
+    def _noise(self, number: int, modality: str, hidden: Tensor, channels: int) -> Tensor:
+        """Draw the start noise of one round: f32[n, c] for the hidden places of bool[b, ...]."""
+        return self._draw((*hidden.shape, channels), torch.randn, number).to(hidden.device)[hidden]
+
+    def _draw(self, shape: tuple[int, ...], draw: Callable[..., Tensor], number: int) -> Tensor:
         """Draw f32[n, ...]; ``n`` is a multiple of the batch, further rounds of it are further proposals."""
         count = len(self._episodes)
-        draws = (seeded(self._seed, self._calls, self._episodes[row % count], row // count) for row in range(shape[0]))
-        return torch.stack([torch.randn(shape[1:], generator=rng) for rng in draws])
+        lead = (self._seed, self._calls) if number == 0 else (self._seed, self._calls, number)
+        draws = (seeded(*lead, self._episodes[row % count], row // count) for row in range(shape[0]))
+        return torch.stack([draw(shape[1:], generator=rng) for rng in draws])
 
     def _tokens(
         self,

@@ -51,6 +51,67 @@ class ConvFC(Aggregator):
         return self.refine(rearrange(x, "b d h -> b h d"))
 
 
+class ConvOri(Aggregator):
+    """UVA's ``conv_ori``: stretch the frames to one per action by a transposed convolution, then average each frame.
+
+    Args:
+        shape: Sizes; filled in by the head.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        d = self.width = shape.width
+        self.conditions, self.grid = shape.steps, shape.grid
+        if shape.steps % shape.frames:
+            raise ValueError(f"ConvOri stretches {shape.frames} frames to {shape.steps} steps, expected a multiple.")
+        stretch = (shape.steps // shape.frames, 1, 1)
+        self.conv_transpose3d = nn.ConvTranspose3d(d, d, stretch, stretch)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """See the base class."""
+        x = self.conv_transpose3d(rearrange(latent, "b t (y x) d -> b d t y x", y=self.grid[0]))
+        return rearrange(x.mean(dim=(-2, -1)), "b d h -> b h d")
+
+
+class TokenConv(Aggregator):
+    """UVA's ``conv2``: two convolutions along the width that take the tokens for channels.
+
+    Args:
+        shape: Sizes; filled in by the head.
+        hidden: Channels between the two.
+        kernel: Width of the kernel, odd.
+    """
+
+    def __init__(self, shape: Shape, hidden: int = 256, kernel: int = 7) -> None:
+        super().__init__()
+        self.conditions, self.width = shape.steps, shape.width
+        first = nn.Conv1d(shape.frames * shape.places, hidden, kernel, padding=kernel // 2)
+        self.conv = nn.Sequential(first, nn.ReLU(), nn.Conv1d(hidden, shape.steps, kernel, padding=kernel // 2))
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """See the base class."""
+        return self.conv(latent.flatten(1, 2))
+
+
+class TokenFC(Aggregator):
+    """UVA's ``fc2``: two linear layers over the token axis.
+
+    Args:
+        shape: Sizes; filled in by the head.
+        hidden: Vectors between the two.
+    """
+
+    def __init__(self, shape: Shape, hidden: int = 256) -> None:
+        super().__init__()
+        self.conditions, self.width = shape.steps, shape.width
+        tokens = shape.frames * shape.places
+        self.fc = nn.Sequential(nn.Linear(tokens, hidden), nn.ReLU(), nn.Linear(hidden, shape.steps))
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """See the base class."""
+        return self.fc(latent.flatten(1, 2).transpose(1, 2)).transpose(1, 2)
+
+
 class TokenMLP(Aggregator):
     """Squeeze each token, then an MLP over a frame's tokens: one condition per frame, places kept apart.
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from uva_lightning.model.heads.aggregate import Aggregator
-from uva_lightning.model.heads.denoiser import Denoiser
+from uva_lightning.model.heads.denoiser import Denoiser, Guide, StepNoise, fresh_noise
 from uva_lightning.model.streams import Shape
 from uva_lightning.types import Tokens, Visible
 
 DenoiserFactory = Callable[[int, int], Denoiser]
 AggregatorFactory = Callable[[Shape], Aggregator]
+Steps = int | str
 
 
 class Head(nn.Module, ABC):
@@ -24,14 +25,13 @@ class Head(nn.Module, ABC):
         modality: Name of the tokens it predicts.
         channels: Numbers of a token that it predicts, the first ones.
         denoiser: Process and network that work on its rows.
-        steps: Denoising steps when sampling.
+        steps: Denoising steps when sampling; diffusion also knows spacings such as ``ddim20``.
         temperature: Factor on the random part when sampling.
     """
 
-    def __init__(self, modality: str, channels: int, denoiser: Denoiser, steps: int, temperature: float) -> None:
+    def __init__(self, modality: str, channels: int, denoiser: Denoiser, steps: Steps, temperature: float) -> None:
         super().__init__()
-        if steps < 1:
-            raise ValueError(f"The {modality} head has {steps} denoising steps, expected at least 1.")
+        denoiser.check(steps)
         self.modality, self.channels, self.denoiser = modality, channels, denoiser
         self.steps, self.temperature = steps, temperature
 
@@ -50,7 +50,14 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def sample(
-        self, latent: Tensor, tokens: Tokens, seen: Visible, noise: Tensor, temperature: float | None = None
+        self,
+        latent: Tensor,
+        tokens: Tokens,
+        seen: Visible,
+        noise: Tensor,
+        temperature: float | None = None,
+        step_noise: StepNoise = fresh_noise,
+        guide: Guide | None = None,
     ) -> Tensor:
         """Generate the modality.
 
@@ -60,6 +67,8 @@ class Head(nn.Module, ABC):
             seen: What is visible.
             noise: Standard normal in the shape of the modality's tokens, ``channels`` wide.
             temperature: Instead of the head's own.
+            step_noise: Gives the noise of each denoising step, for the rows that are generated.
+            guide: Guidance by an unconditional latent, [b, t, s, d]; none if not given.
 
         Returns:
             f32, like the noise.
@@ -74,7 +83,7 @@ class VideoHead(Head):
         denoiser: Process and network.
         residual: Predict the difference to the last past frame instead of the frame itself; what does not move then
             needs no capacity. UVA predicts the frame.
-        steps: Denoising steps when sampling.
+        steps: Denoising steps when sampling; diffusion also knows spacings such as ``ddim20``.
         temperature: Factor on the random part when sampling.
         modality: Tokens it predicts.
     """
@@ -84,7 +93,7 @@ class VideoHead(Head):
         shape: Shape,
         denoiser: DenoiserFactory,
         residual: bool = False,
-        steps: int = 100,
+        steps: Steps = 100,
         temperature: float = 0.95,
         modality: str = "video",
     ) -> None:
@@ -100,13 +109,24 @@ class VideoHead(Head):
         return total / hidden.flatten(1).sum(dim=1).clamp(min=1)
 
     def sample(
-        self, latent: Tensor, tokens: Tokens, seen: Visible, noise: Tensor, temperature: float | None = None
+        self,
+        latent: Tensor,
+        tokens: Tokens,
+        seen: Visible,
+        noise: Tensor,
+        temperature: float | None = None,
+        step_noise: StepNoise = fresh_noise,
+        guide: Guide | None = None,
     ) -> Tensor:
-        """See the base class; visible tokens are returned as they are."""
+        """See the base class; visible tokens are returned as they are, and cost nothing."""
+        hidden = ~seen[self.modality]  # bool[b, t, s]
         temperature = self.temperature if temperature is None else temperature
-        rows = self.denoiser.sample(latent.flatten(0, 2), noise.flatten(0, 2), self.steps, temperature)
-        video = rows.view_as(noise) + self._base(tokens, seen)
-        return torch.where(seen[self.modality][..., None], tokens[self.modality], video)
+        unguided = None if guide is None else Guide(guide.condition[hidden], guide.scale)
+        rows = self.denoiser.sample(latent[hidden], noise[hidden], self.steps, temperature, step_noise, unguided)
+        base = self._base(tokens, seen).expand_as(tokens[self.modality])[hidden]
+        video = tokens[self.modality].to(rows.dtype, copy=True)
+        video[hidden] = rows + base
+        return video
 
     def _base(self, tokens: Tokens, seen: Visible) -> Tensor:
         """What the prediction is relative to: f32[b, 1, s, c]."""
@@ -121,7 +141,7 @@ class ActionHead(Head):
         shape: Sizes; filled in by the model.
         denoiser: Process and network.
         aggregator: Turns the latent into ``h`` conditions.
-        steps: Denoising steps when sampling.
+        steps: Denoising steps when sampling; diffusion also knows spacings such as ``ddim20``.
         temperature: Factor on the random part when sampling.
         modality: Tokens it predicts.
     """
@@ -131,7 +151,7 @@ class ActionHead(Head):
         shape: Shape,
         denoiser: DenoiserFactory,
         aggregator: AggregatorFactory,
-        steps: int = 100,
+        steps: Steps = 100,
         temperature: float = 0.95,
         modality: str = "action",
     ) -> None:
@@ -143,20 +163,32 @@ class ActionHead(Head):
     def loss(self, latent: Tensor, tokens: Tokens, seen: Visible) -> Tensor:
         """See the base class; a row counts if any action in it is hidden."""
         target = tokens[self.modality][..., : self.channels].flatten(1)  # f32[b, h * a]
-        condition = self.aggregate(latent).reshape(len(latent) * self.conditions, -1)
+        condition = self._condition(latent)
         rows = self.denoiser.loss(target.reshape(len(condition), -1), condition).view(len(latent), -1)
         hidden = (~seen[self.modality]).view(*rows.shape, -1).any(dim=-1)  # bool[b, rows]
         return rows.where(hidden, 0.0).sum(dim=1) / hidden.sum(dim=1).clamp(min=1)
 
     def sample(
-        self, latent: Tensor, tokens: Tokens, seen: Visible, noise: Tensor, temperature: float | None = None
+        self,
+        latent: Tensor,
+        tokens: Tokens,
+        seen: Visible,
+        noise: Tensor,
+        temperature: float | None = None,
+        step_noise: StepNoise = fresh_noise,
+        guide: Guide | None = None,
     ) -> Tensor:
         """See the base class; visible actions are returned as they are."""
-        condition = self.aggregate(latent).reshape(len(latent) * self.conditions, -1)
+        condition = self._condition(latent)
         rows = noise.reshape(len(condition), -1)
         temperature = self.temperature if temperature is None else temperature
-        action = self.denoiser.sample(condition, rows, self.steps, temperature).view_as(noise)
+        unguided = None if guide is None else Guide(self._condition(guide.condition), guide.scale)
+        action = self.denoiser.sample(condition, rows, self.steps, temperature, step_noise, unguided).view_as(noise)
         return torch.where(seen[self.modality][..., None], tokens[self.modality][..., : self.channels], action)
+
+    def _condition(self, latent: Tensor) -> Tensor:
+        """Conditions of all rows, [b * conditions, k]."""
+        return self.aggregate(latent).reshape(len(latent) * self.conditions, -1)
 
     def _rows(self, shape: Shape, aggregate: Aggregator) -> tuple[int, int, int]:
         """Width of a denoised row, rows per sample and width of a row's condition."""

@@ -3,8 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+
+from uva_lightning.model.heads.spacing import number_of_steps
+
+StepNoise = Callable[[int, Tensor], Tensor]
+"""Noise of one denoising step: the step, counting down to 0, and x f32[n, c] to standard normal f32[n, c]."""
+
+
+class Guide(NamedTuple):
+    """Guidance without a classifier (Ho 2022): move away from what the model would predict unconditionally.
+
+    Args:
+        condition: The unconditional counterpart of the condition, in its shape.
+        scale: 1 changes nothing, more follows the condition more strongly.
+    """
+
+    condition: Tensor
+    scale: float
+
+
+def fresh_noise(step: int, x: Tensor) -> Tensor:
+    """Draw the noise of a step from torch's global generator."""
+    return torch.randn_like(x)
 
 
 class Denoiser(nn.Module, ABC):
@@ -22,15 +47,29 @@ class Denoiser(nn.Module, ABC):
             f32[n], mean over channels (and noise draws).
         """
 
+    def check(self, steps: int | str) -> None:
+        """Refuse steps that this process does not know."""
+        number_of_steps(steps)
+
     @abstractmethod
-    def sample(self, condition: Tensor, noise: Tensor, steps: int, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self,
+        condition: Tensor,
+        noise: Tensor,
+        steps: int | str,
+        temperature: float = 1.0,
+        step_noise: StepNoise = fresh_noise,
+        guide: Guide | None = None,
+    ) -> Tensor:
         """Turn noise into a sample.
 
         Args:
             condition: [n, k].
             noise: f32[n, c], standard normal.
-            steps: Denoising steps, positive.
+            steps: Denoising steps, positive; a process may know other spacings by name.
             temperature: Factor on the random part: flow matching scales the start, diffusion the noise of its steps.
+            step_noise: Gives the noise of each step, where the process has some.
+            guide: Guidance; none if not given.
 
         Returns:
             f32[n, c].

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from uva_lightning.model.heads.denoiser import Denoiser
+from uva_lightning.model.heads.denoiser import Denoiser, Guide, StepNoise, fresh_noise
 from uva_lightning.model.heads.network import DenoisingMLP
+from uva_lightning.model.heads.spacing import spaced
 
 TRAIN_STEPS = 1000
 MAX_BETA = 0.999  # in float32 it is 1.3e-8 larger, which would move the last alpha_bar by 1.3e-5
@@ -30,6 +33,7 @@ class Schedule(nn.Module):
     """
 
     timesteps: Tensor
+    places: Tensor
     signal: Tensor
     noise: Tensor
     previous_signal: Tensor
@@ -61,6 +65,7 @@ class Schedule(nn.Module):
         for name, table in tables.items():
             self.register_buffer(name, table.float(), persistent=False)
         self.register_buffer("timesteps", torch.tensor(timesteps), persistent=False)
+        self.register_buffer("places", torch.arange(len(timesteps)), persistent=False)
 
     def noised(self, clean: Tensor, noise: Tensor, index: Tensor) -> Tensor:
         """Mix x0 and noise to x_t."""
@@ -80,12 +85,16 @@ class Schedule(nn.Module):
         return part * self.high_log_variance[index] + (1 - part) * self.low_log_variance[index]
 
 
+Draw = Callable[[Tensor], Tensor]
+"""Gives the scaled noise of a step for x f32[n, c]."""
+
+
 class Update(ABC):
     """One step of a sampler."""
 
     @abstractmethod
     def __call__(
-        self, schedule: Schedule, x: Tensor, output: tuple[Tensor, Tensor], index: Tensor, temperature: float
+        self, schedule: Schedule, x: Tensor, output: tuple[Tensor, Tensor], index: Tensor, draw: Draw
     ) -> Tensor:
         """Go from step ``index`` to the one before.
 
@@ -94,7 +103,7 @@ class Update(ABC):
             x: f32[n, c].
             output: Estimated x0 and variance fraction, f32[n, c] each.
             index: i64[1], position in the schedule.
-            temperature: Factor on the step's noise.
+            draw: Gives the step's noise.
         """
 
 
@@ -102,11 +111,11 @@ class Ancestral(Update):
     """DDPM's random walk with the learned variance, as UVA."""
 
     def __call__(
-        self, schedule: Schedule, x: Tensor, output: tuple[Tensor, Tensor], index: Tensor, temperature: float
+        self, schedule: Schedule, x: Tensor, output: tuple[Tensor, Tensor], index: Tensor, draw: Draw
     ) -> Tensor:
         """See the base class."""
         clean, fraction = output
-        noise = torch.randn_like(x) * temperature * (index > 0)
+        noise = draw(x) * (index > 0)
         return schedule.posterior_mean(clean, x, index) + (0.5 * schedule.log_variance(fraction, index)).exp() * noise
 
 
@@ -114,9 +123,9 @@ class DDIM(Update):
     """Deterministic steps, far fewer are enough (Song 2021)."""
 
     def __call__(
-        self, schedule: Schedule, x: Tensor, output: tuple[Tensor, Tensor], index: Tensor, temperature: float
+        self, schedule: Schedule, x: Tensor, output: tuple[Tensor, Tensor], index: Tensor, draw: Draw
     ) -> Tensor:
-        """See the base class."""
+        """See the base class; nothing is drawn."""
         clean, _ = output
         noise = (x - schedule.signal[index] * clean) / schedule.noise[index]
         return schedule.previous_signal[index] * clean + schedule.previous_noise[index] * noise
@@ -152,7 +161,7 @@ class GaussianDiffusion(Denoiser):
         self.draws, self.clip, self.variational_weight = draws, clip, variational_weight
         self.update = update or Ancestral()
         self.schedule = Schedule(list(range(TRAIN_STEPS)))
-        self._respaced: dict[int, Schedule] = {}
+        self._respaced: dict[str, Schedule] = {}
 
     def loss(self, target: Tensor, condition: Tensor) -> Tensor:
         """See the base class: squared error of the noise plus the variational term that trains the variance."""
@@ -170,27 +179,53 @@ class GaussianDiffusion(Denoiser):
         error = (noise - predicted).square().mean(dim=-1)
         return error + self.variational_weight * self._variational(target, x, predicted.detach(), fraction, time)
 
-    def sample(self, condition: Tensor, noise: Tensor, steps: int, temperature: float = 1.0) -> Tensor:
-        """See the base class; the start keeps its scale, ``temperature`` scales the steps' noise."""
+    def sample(
+        self,
+        condition: Tensor,
+        noise: Tensor,
+        steps: int | str,
+        temperature: float = 1.0,
+        step_noise: StepNoise = fresh_noise,
+        guide: Guide | None = None,
+    ) -> Tensor:
+        """See the base class; the start keeps its scale, ``temperature`` scales the steps' noise.
+
+        Args:
+            condition: [n, k].
+            noise: f32[n, c].
+            steps: A number, or a spacing such as ``10,15,25`` or ``ddim20``, see ``spacing.spaced``.
+            temperature: Factor on the noise of the steps.
+            step_noise: Gives that noise; called for the ancestral update only.
+            guide: Guidance of the predicted noise; the variance is the conditional one.
+        """
         schedule = self._respace(steps).to(noise.device)
         x, condition = noise.float(), self.net.condition(condition)
-        for index in torch.arange(steps - 1, -1, -1, device=x.device).split(1):  # i64[1]: a number would be a sync
+        other = None if guide is None else self.net.condition(guide.condition)
+        count = len(schedule.timesteps)
+        for step, index in zip(range(count - 1, -1, -1), schedule.places.flip(0).split(1), strict=True):
             predicted, fraction = self.net(x, schedule.timesteps[index], condition).chunk(2, dim=-1)
-            clean = schedule.clean(x, predicted, index)
-            if self.clip is not None:
-                clean = clean.clamp(-self.clip, self.clip)
-            x = self.update(schedule, x, (clean, fraction), index, temperature)
+            if guide is not None and other is not None:
+                free = self.net(x, schedule.timesteps[index], other).chunk(2, dim=-1)[0]
+                predicted = torch.lerp(free, predicted, guide.scale)
+            clean = self.clipped(schedule.clean(x, predicted, index))
+            draw = partial(_scaled, step_noise, step, temperature)
+            x = self.update(schedule, x, (clean, fraction), index, draw)
         return x
 
-    def _respace(self, steps: int) -> Schedule:
-        """Keep ``steps`` evenly spaced levels, the first and the last among them."""
-        if not 1 <= steps <= TRAIN_STEPS:
-            raise ValueError(f"{steps} denoising steps, expected 1 to {TRAIN_STEPS}.")
-        if steps not in self._respaced:
-            stride = (TRAIN_STEPS - 1) / max(steps - 1, 1)
-            levels = [round(stride * k) for k in range(steps)] if steps > 1 else [TRAIN_STEPS - 1]
-            self._respaced[steps] = Schedule(levels)
-        return self._respaced[steps]
+    def check(self, steps: int | str) -> None:
+        """See the base class."""
+        spaced(steps, TRAIN_STEPS)
+
+    def clipped(self, clean: Tensor) -> Tensor:
+        """Limit an estimated x0."""
+        return clean if self.clip is None else clean.clamp(-self.clip, self.clip)
+
+    def _respace(self, steps: int | str) -> Schedule:
+        """Keep some of the levels; a table is made once."""
+        key = str(steps)
+        if key not in self._respaced:
+            self._respaced[key] = Schedule(spaced(steps, TRAIN_STEPS))
+        return self._respaced[key]
 
     def _variational(self, target: Tensor, x: Tensor, predicted: Tensor, fraction: Tensor, time: Tensor) -> Tensor:
         """KL of the learned reverse step to the true one in bits; at t = 0 the likelihood of an 8-bit image bin."""
@@ -203,6 +238,10 @@ class GaussianDiffusion(Denoiser):
         kl = 0.5 * (log_variance - true_log_variance + (true_log_variance - log_variance).exp() + difference - 1)
         likelihood = _bin_log_likelihood(target, mean, 0.5 * log_variance)
         return torch.where(index == 0, -likelihood, kl).mean(dim=-1) / math.log(2)
+
+
+def _scaled(step_noise: StepNoise, step: int, temperature: float, x: Tensor) -> Tensor:
+    return temperature * step_noise(step, x)
 
 
 def _bin_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:

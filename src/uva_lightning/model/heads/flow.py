@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from uva_lightning.model.heads.denoiser import Denoiser
+from uva_lightning.model.heads.denoiser import Denoiser, Guide, StepNoise, fresh_noise
 from uva_lightning.model.heads.network import DenoisingMLP
+from uva_lightning.model.heads.spacing import number_of_steps
 
 TIME_SCALE = 1000.0
 
@@ -47,10 +48,23 @@ class FlowMatching(Denoiser):
         velocity = self.net(torch.lerp(target, noise, time), TIME_SCALE * time[:, 0], condition)
         return (velocity - (noise - target)).square().mean(dim=-1).view(self.draws, -1).mean(dim=0)
 
-    def sample(self, condition: Tensor, noise: Tensor, steps: int, temperature: float = 1.0) -> Tensor:
-        """Follow the velocity in equal Euler steps; ``temperature`` scales the start."""
+    def sample(
+        self,
+        condition: Tensor,
+        noise: Tensor,
+        steps: int | str,
+        temperature: float = 1.0,
+        step_noise: StepNoise = fresh_noise,
+        guide: Guide | None = None,
+    ) -> Tensor:
+        """Follow the velocity in equal Euler steps; ``temperature`` scales the start, and no step is random."""
         x, condition = temperature * noise.float(), self.net.condition(condition)
-        times = torch.linspace(1, 0, steps + 1, device=x.device)
+        other = None if guide is None else self.net.condition(guide.condition)
+        count = number_of_steps(steps)
+        times = torch.linspace(1, 0, count + 1, device=x.device)
         for time in times[:-1].split(1):
-            x = x - self.net(x, TIME_SCALE * time, condition) / steps
+            velocity = self.net(x, TIME_SCALE * time, condition)
+            if guide is not None and other is not None:
+                velocity = torch.lerp(self.net(x, TIME_SCALE * time, other), velocity, guide.scale)
+            x = x - velocity / count
         return x

@@ -1,0 +1,52 @@
+"""Which of the training's noise levels a sampler visits, by the names that the official code uses."""
+
+from __future__ import annotations
+
+SECTIONS, STRIDE = ",", "ddim"
+
+
+def number_of_steps(steps: int | str) -> int:
+    """Read a plain number of steps.
+
+    Raises:
+        ValueError: It is none, or not positive.
+    """
+    text = str(steps).strip()
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"steps is '{steps}', expected a whole number from 1 on.")
+    return int(text)
+
+
+def spaced(steps: int | str, levels: int) -> list[int]:
+    """Choose the noise levels of a sampler, increasing.
+
+    Args:
+        steps: ``100``: so many, evenly spaced, the first and the last among them; ``10,15,25``: so many in each of
+            three equal sections; ``ddim20``: with an equal whole stride from the first on, as the DDIM paper.
+        levels: Levels of the training.
+
+    Raises:
+        ValueError: Not one of these, or more steps than levels.
+    """
+    text = str(steps).replace(" ", "")
+    if text.startswith(STRIDE):
+        return _strided(number_of_steps(text.removeprefix(STRIDE)), levels)
+    counts = [number_of_steps(part) for part in text.split(SECTIONS)]
+    if counts == [1]:
+        return [levels - 1]  # the official code keeps level 0 alone, from which no sample can start
+    sizes = [levels // len(counts) + (index < levels % len(counts)) for index in range(len(counts))]
+    chosen, start = [], 0
+    for count, size in zip(counts, sizes, strict=True):
+        if count > size:
+            raise ValueError(f"{count} denoising steps, expected 1 to {size} of {levels} levels in '{steps}'.")
+        stride = (size - 1) / (count - 1) if count > 1 else 1.0
+        chosen += [start + round(stride * step) for step in range(count)]
+        start += size
+    return chosen
+
+
+def _strided(count: int, levels: int) -> list[int]:
+    for stride in range(1, levels):
+        if len(range(0, levels, stride)) == count:
+            return list(range(0, levels, stride))
+    raise ValueError(f"ddim{count}: no whole stride gives {count} of {levels} levels; ddim10, ddim20 or ddim50 do.")

@@ -1,0 +1,134 @@
+"""Generate several modalities together, the video in several rounds as MaskGIT (UVA section 3.5; MAR)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from uva_lightning.model.heads.denoiser import Guide, StepNoise, fresh_noise
+from uva_lightning.module import UVAModule
+from uva_lightning.types import Tokens, Visible
+
+
+def _start(number: int, modality: str, hidden: Tensor, channels: int) -> Tensor:
+    return torch.randn(int(hidden.sum()), channels, device=hidden.device)
+
+
+def _step(number: int, modality: str) -> StepNoise:
+    return fresh_noise
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Where randomness comes from; torch's global generator if not given.
+
+    Args:
+        start: Start noise f32[n, c], standard normal, for a round, a modality, its ``n`` hidden places, a mask
+            bool[b, ...] that is True there, and its channels ``c``.
+        step: Gives the noise of the denoising steps, for a round and a modality.
+    """
+
+    start: Callable[[int, str, Tensor, int], Tensor] = _start
+    step: Callable[[int, str], StepNoise] = _step
+
+
+def rounds(places: int, iterations: int) -> list[int]:
+    """Count the tokens of a frame that are hidden when each round begins, and after the last one.
+
+    The cosine schedule of MaskGIT: few tokens first, where little is known, many in the end; at least one a round.
+
+    Args:
+        places: Tokens ``s`` of a frame.
+        iterations: Rounds, 1 to ``places``.
+
+    Returns:
+        ``iterations + 1`` numbers from ``places`` down to 0.
+    """
+    if not 1 <= iterations <= places:
+        raise ValueError(f"iterations is {iterations}, expected 1 to {places}, the tokens of a frame; UVA uses 1 to 8.")
+    hidden = [places]
+    for done in range(1, iterations):
+        wanted = math.floor(places * math.cos(math.pi / 2 * done / iterations))
+        hidden.append(max(iterations - done, min(hidden[-1] - 1, wanted)))
+    return [*hidden, 0]
+
+
+class MaskedGenerator:
+    """Generate the hidden modalities of a batch.
+
+    Each round runs the transformer once, on what is known by then. Modalities without places are sampled in every
+    round, as in the official code, and the last sample counts.
+
+    Args:
+        module: Trained model.
+        iterations: Rounds for video; 1 generates all tokens at once.
+        guidance: Scale of the guidance of the video by a pass in which ``unconditional`` is hidden; 1 is none. It grows
+            linearly with the tokens that are known, as in MAR.
+        unconditional: Modality whose hiding the model was trained on, see a stream's ``drop``.
+        temperature: Instead of the heads' own.
+    """
+
+    def __init__(
+        self,
+        module: UVAModule,
+        iterations: int = 1,
+        guidance: float = 1.0,
+        unconditional: str = "text",
+        temperature: float | None = None,
+    ) -> None:
+        if guidance != 1.0 and unconditional not in module.transformer.streams:
+            raise ValueError(
+                f"guidance is {guidance}, but the model has no {unconditional} to leave out; expected 1, or one of "
+                f"{sorted(module.transformer.streams)} given as unconditional."
+            )
+        self.module, self.iterations, self.temperature = module, iterations, temperature
+        self.guidance, self.unconditional = guidance, unconditional
+
+    @torch.inference_mode()
+    def __call__(
+        self, tokens: Tokens, seen: Visible, modalities: Sequence[str], order: Tensor, noise: Noise | None = None
+    ) -> dict[str, Tensor]:
+        """Generate.
+
+        Args:
+            tokens: What is known; hidden values are not read.
+            seen: What is visible; of the video to generate, nothing.
+            modalities: What to generate.
+            order: i64[b, s], places of a frame; the last ones are generated first, the same in all frames and cameras.
+            noise: Where randomness comes from.
+
+        Returns:
+            f32[b, ..., c] by modality.
+        """
+        noise, made = noise or Noise(), dict[str, Tensor]()
+        cameras = [name for name in modalities if name in tokens.cameras]
+        values = Tokens({**tokens, **{name: torch.zeros_like(tokens[name]) for name in cameras}})
+        seen, places = Visible(dict(seen)), order.shape[1]
+        hidden = rounds(places, self.iterations) if cameras else [places, 0]
+        for number, (now, after) in enumerate(pairwise(hidden)):
+            latent = self.module.transformer(values, seen)
+            guide = self._guide(values, seen, after / places) if cameras else None
+            chosen = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, after:now], True)[:, None]
+            for name in modalities:
+                head, camera = self.module.head(name), name in cameras
+                due = Visible({**seen, name: ~chosen.expand_as(seen[name]) if camera else seen[name]})
+                start = torch.zeros(*due[name].shape, head.channels, device=latent.device)
+                start[~due[name]] = noise.start(number, name, ~due[name], head.channels)
+                steps = noise.step(number, name)
+                made[name] = head.sample(latent, values, due, start, self.temperature, steps, guide if camera else None)
+            values = Tokens({**values, **{name: made[name] for name in cameras}})
+            shown = {name: seen[name] | chosen for name in cameras}
+            seen = Visible({**seen, **shown})
+        return made
+
+    def _guide(self, tokens: Tokens, seen: Visible, hidden: float) -> Guide | None:
+        """Run the unconditional pass; ``hidden`` is the share of a frame that stays hidden after this round."""
+        if self.guidance == 1.0:
+            return None
+        blind = Visible({**seen, self.unconditional: torch.zeros_like(seen[self.unconditional])})
+        return Guide(self.module.transformer(tokens, blind), 1 + (self.guidance - 1) * (1 - hidden))
