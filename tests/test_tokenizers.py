@@ -151,6 +151,30 @@ class TestKLVAE:
         assert torch.allclose(drawn.std(dim=0), 0.5 * std, rtol=0.1)
         assert torch.allclose(drawn.mean(dim=0), 0.5 * mean, atol=0.1)
 
+    def test_a_posterior_that_is_sampled_draws_anew_and_repeats_with_the_seed(self, folder):
+        tokenizer, moments = KLVAE(folder, image_size=8, posterior="sample"), torch.randn(2, 16, 6)
+        torch.manual_seed(3)
+        drawn = tokenizer.sample(moments)
+        assert not tokenizer.sample(moments).equal(drawn)
+        torch.manual_seed(3)
+        assert tokenizer.sample(moments).equal(drawn)
+        torch.manual_seed(3)
+        assert drawn.equal(tokenizer.draw(moments, torch.randn(2, 16, 3)))
+        assert KLVAE(folder, image_size=8).sample(moments).equal(tokenizer.draw(moments))
+
+    def test_extreme_variances_are_clamped(self, folder):
+        moments = torch.tensor([[0.0, 0.0, 0.0, 100.0, -100.0, 20.0]])
+        drawn = KLVAE(folder, image_size=8, scale=1.0).draw(moments, torch.ones(1, 3))
+        assert drawn[0].tolist() == pytest.approx([torch.e**10, torch.e**-15, torch.e**10])
+
+    def test_frames_are_resized_without_antialiasing(self, folder):
+        tokenizer, pictures = KLVAE(folder, image_size=8), frames(2, size=20)
+        resized = torch.nn.functional.interpolate(
+            pictures.permute(0, 3, 1, 2).float(), (8, 8), mode="bilinear", align_corners=False, antialias=False
+        )
+        expected = tokenizer.vae.encode(resized / 127.5 - 1).latent_dist.parameters.flatten(2).transpose(1, 2)
+        assert torch.allclose(tokenizer.encode(pictures), expected, atol=1e-5)
+
     def test_decoding_takes_the_latents_to_the_vaes_pictures(self, folder):
         tokenizer = KLVAE(folder, image_size=8, scale=0.5)
         latents = torch.randn(2, 20, 16, 3)
@@ -174,6 +198,10 @@ class TestKLVAE:
     def test_a_folder_without_one_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match=r"is no autoencoder: config\.json is missing"):
             KLVAE(tmp_path / "nothing")
+
+    def test_an_unknown_posterior_is_refused(self, folder):
+        with pytest.raises(ValueError, match="posterior of the KLVAE is 'mode', expected 'mean' or 'sample'"):
+            KLVAE(folder, posterior="mode")
 
     def test_a_size_that_does_not_divide_is_refused(self, folder):
         with pytest.raises(ValueError, match="image_size of the KLVAE is 9, expected a multiple of 2"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Literal
 
 import torch
 from diffusers import AutoencoderKL
@@ -13,8 +14,10 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from uva_lightning.model.tokenizers.base import Tokenizer
+from uva_lightning.model.tokenizers.kl16 import SCALE
 
 PIXEL_HALF = 127.5
+LOG_VARIANCE = (-30.0, 20.0)
 BLOCK = 16
 
 
@@ -22,13 +25,24 @@ class KLVAE(Tokenizer):
     """Pretrained variational autoencoder, frozen.
 
     Args:
-        path: Folder as diffusers writes it: ``config.json`` and ``diffusion_pytorch_model.safetensors``.
+        path: Folder as diffusers or ``uva import-checkpoint`` writes it: ``config.json`` and
+            ``diffusion_pytorch_model.safetensors``.
         image_size: Side in pixels to which frames are resized before encoding.
-        scale: Factor on the latents; 0.2325 for UVA's kl-f16.
+        scale: Factor on the latents; 0.2325 for UVA's KL-16.
+        posterior: What stands for a frame. ``mean``: the centre of its posterior, the same every time. ``sample``: a
+            new draw at each use, also of what is seen, in training and evaluation, as the official code does.
     """
 
-    def __init__(self, path: Path | str, image_size: int = 256, scale: float = 0.2325) -> None:
-        self.path, self.image_size, self.scale = Path(path), image_size, scale
+    def __init__(
+        self,
+        path: Path | str,
+        image_size: int = 256,
+        scale: float = SCALE,
+        posterior: Literal["mean", "sample"] = "mean",
+    ) -> None:
+        if posterior not in ("mean", "sample"):
+            raise ValueError(f"posterior of the KLVAE is '{posterior}', expected 'mean' or 'sample'.")
+        self.path, self.image_size, self.scale, self.posterior = Path(path), image_size, scale, posterior
         config = self.path / "config.json"
         if not config.is_file():
             raise ValueError(
@@ -61,12 +75,21 @@ class KLVAE(Tokenizer):
         return torch.cat(moments).unflatten(0, lead)
 
     def sample(self, moments: Tensor, rng: Generator | None = None) -> Tensor:
-        """See the base class."""
+        """See the base class; with no generator ``posterior`` decides between the mean and torch's own generator.
+
+        That one is seeded for every training step, so a resumed run repeats the draws.
+        """
+        if rng is None and self.posterior == "mean":
+            return self.draw(moments)
+        noise = torch.randn((*moments.shape[:-1], moments.shape[-1] // 2), generator=rng)  # on the CPU: any device
+        return self.draw(moments, noise.to(moments.device))
+
+    def draw(self, moments: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Turn moments [..., 2c] and standard normal noise f32[..., c] into latents f32[..., c]; no noise: the mean."""
         mean, log_variance = moments.float().chunk(2, dim=-1)
-        if rng is None:
+        if noise is None:
             return mean * self.scale
-        noise = torch.randn(mean.shape, generator=rng).to(mean.device)
-        return (mean + (0.5 * log_variance.clamp(-30, 20)).exp() * noise) * self.scale
+        return (mean + (0.5 * log_variance.clamp(*LOG_VARIANCE)).exp() * noise) * self.scale
 
     @torch.no_grad()
     def decode(self, latents: Tensor, image_size: int) -> Tensor:
@@ -100,7 +123,7 @@ class KLVAE(Tokenizer):
 
     def _encode_block(self, frames: Tensor) -> Tensor:
         x = rearrange(frames.float(), "n y x c -> n c y x")
-        if x.shape[-1] != self.image_size:
+        if x.shape[-1] != self.image_size:  # as the official code: corners not aligned, no antialiasing
             x = functional.interpolate(x, (self.image_size, self.image_size), mode="bilinear")
         moments = self.vae.encode(x / PIXEL_HALF - 1).latent_dist.parameters
         return rearrange(moments, "n m y x -> n (y x) m")
