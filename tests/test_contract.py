@@ -11,7 +11,7 @@ import torch
 from uva_lightning.balance import Balancer, FixedWeights, LossScale
 from uva_lightning.commands.discovery import import_components
 from uva_lightning.model.heads.aggregate import Aggregator, ConvFC, ConvOri, TokenConv, TokenFC, TokenMLP
-from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, Head, VideoHead
+from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, Head, Sampling, VideoHead
 from uva_lightning.model.heads.denoiser import Denoiser
 from uva_lightning.model.heads.diffusion import DDIM, Ancestral, GaussianDiffusion, Update
 from uva_lightning.model.heads.flow import FlowMatching
@@ -340,9 +340,9 @@ def test_samples_do_not_see_each_other(action):
     values = tokens(module)
     seen, noise = Visible.only(values, "history"), torch.randn_like(values.action)
     with torch.no_grad():
-        every = module.heads["action"].sample(module.transformer(values, seen), values, seen, noise, 0.0)
+        every = module.heads["action"].sample(module.transformer(values, seen), values, seen, noise, Sampling(0.0))
         one, shown = values.rows(slice(2, 3)), seen.rows(slice(2, 3))
-        alone = module.heads["action"].sample(module.transformer(one, shown), one, shown, noise[2:3], 0.0)
+        alone = module.heads["action"].sample(module.transformer(one, shown), one, shown, noise[2:3], Sampling(0.0))
     assert torch.allclose(every[2:3], alone, rtol=1e-4, atol=1e-4 * float(every.abs().max()))
 
 

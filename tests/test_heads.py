@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from uva_lightning.model.heads.aggregate import ConvFC, ConvOri, TokenConv, TokenFC, TokenMLP
-from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, VideoHead
+from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, Sampling, VideoHead
 from uva_lightning.model.heads.diffusion import GaussianDiffusion
 from uva_lightning.model.heads.flow import FlowMatching
 from uva_lightning.model.streams import Shape
@@ -102,7 +102,7 @@ def test_the_actions_of_every_action_head_are_uvas(official, official_head):
         def step_noise(step, x):
             return named_normal(f"{noise}step{step}", x.shape)
 
-        actions = head.sample(latent, tokens, seen, start, temperature=0.95, step_noise=step_noise)
+        actions = head.sample(latent, tokens, seen, start, Sampling(0.95, step_noise=step_noise))
     off = (actions - official_head[f"{name}/sample16_T0.95"]).abs()
     assert off.max() < 2e-3, "an x0 near a zero crossing of the first step moves"
     assert (off < 1e-5).float().mean() > 0.99
@@ -206,4 +206,5 @@ def test_the_temperature_of_a_call_replaces_that_of_the_head():
     head, (latent, tokens, seen) = shake(VideoHead(SHAPE, flow, temperature=0.0, steps=2)), video_tokens()
     noise = torch.randn(3, 2, 6, 3)
     assert head.sample(latent, tokens, seen, noise).equal(head.sample(latent, tokens, seen, -noise))
-    assert not head.sample(latent, tokens, seen, noise, 1.0).equal(head.sample(latent, tokens, seen, -noise, 1.0))
+    hot = Sampling(temperature=1.0)
+    assert not head.sample(latent, tokens, seen, noise, hot).equal(head.sample(latent, tokens, seen, -noise, hot))

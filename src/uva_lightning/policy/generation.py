@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from uva_lightning.model.heads.base import Sampling, Steps
 from uva_lightning.model.heads.denoiser import Guide, StepNoise, fresh_noise
 from uva_lightning.module import UVAModule
 from uva_lightning.types import Tokens, Visible
+
+Watch = Callable[[int, Tensor, Mapping[str, Tensor]], None]
+"""Gets the round, the latent Z [b, t, s, d] and what is generated so far, by modality."""
 
 
 def _start(number: int, modality: str, hidden: Tensor, channels: int) -> Tensor:
@@ -71,6 +75,7 @@ class MaskedGenerator:
             linearly with the tokens that are known, as in MAR.
         unconditional: Modality whose hiding the model was trained on, see a stream's ``drop``.
         temperature: Instead of the heads' own.
+        steps: Denoising steps, instead of the heads' own.
     """
 
     def __init__(
@@ -80,27 +85,35 @@ class MaskedGenerator:
         guidance: float = 1.0,
         unconditional: str = "text",
         temperature: float | None = None,
+        steps: Steps | None = None,
     ) -> None:
         if guidance != 1.0 and unconditional not in module.transformer.streams:
             raise ValueError(
                 f"guidance is {guidance}, but the model has no {unconditional} to leave out; expected 1, or one of "
                 f"{sorted(module.transformer.streams)} given as unconditional."
             )
-        self.module, self.iterations, self.temperature = module, iterations, temperature
+        self.module, self.iterations, self.how = module, iterations, Sampling(temperature, steps)
         self.guidance, self.unconditional = guidance, unconditional
 
     @torch.inference_mode()
     def __call__(
-        self, tokens: Tokens, seen: Visible, modalities: Sequence[str], order: Tensor, noise: Noise | None = None
+        self,
+        tokens: Tokens,
+        seen: Visible,
+        modalities: Sequence[str],
+        order: Tensor,
+        noise: Noise | None = None,
+        watch: Watch | None = None,
     ) -> dict[str, Tensor]:
         """Generate.
 
         Args:
             tokens: What is known; hidden values are not read.
-            seen: What is visible; of the video to generate, nothing.
+            seen: What is visible; of the video to generate, nothing. A visible action is kept as it is.
             modalities: What to generate.
             order: i64[b, s], places of a frame; the last ones are generated first, the same in all frames and cameras.
             noise: Where randomness comes from.
+            watch: Called after every round.
 
         Returns:
             f32[b, ..., c] by modality.
@@ -119,11 +132,12 @@ class MaskedGenerator:
                 due = Visible({**seen, name: ~chosen.expand_as(seen[name]) if camera else seen[name]})
                 start = torch.zeros(*due[name].shape, head.channels, device=latent.device)
                 start[~due[name]] = noise.start(number, name, ~due[name], head.channels)
-                steps = noise.step(number, name)
-                made[name] = head.sample(latent, values, due, start, self.temperature, steps, guide if camera else None)
+                how = replace(self.how, guide=guide if camera else None, step_noise=noise.step(number, name))
+                made[name] = head.sample(latent, values, due, start, how)
+            if watch is not None:
+                watch(number, latent, made)
             values = Tokens({**values, **{name: made[name] for name in cameras}})
-            shown = {name: seen[name] | chosen for name in cameras}
-            seen = Visible({**seen, **shown})
+            seen = Visible({**seen, **{name: seen[name] | chosen for name in cameras}})
         return made
 
     def _guide(self, tokens: Tokens, seen: Visible, hidden: float) -> Guide | None:

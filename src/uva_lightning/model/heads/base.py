@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,28 @@ from uva_lightning.types import Tokens, Visible
 DenoiserFactory = Callable[[int, int], Denoiser]
 AggregatorFactory = Callable[[Shape], Aggregator]
 Steps = int | str
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""Loss f32[n] of targets f32[n, c] given conditions [n, k]; the rows are the hidden ones, in their order."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample, where it differs from the head's own way.
+
+    Args:
+        temperature: Factor on the random part.
+        steps: Denoising steps.
+        guide: Guidance by an unconditional latent, [b, t, s, d].
+        step_noise: Gives the noise of each denoising step, for the rows that are generated.
+    """
+
+    temperature: float | None = None
+    steps: Steps | None = None
+    guide: Guide | None = None
+    step_noise: StepNoise = fresh_noise
+
+
+USUAL = Sampling()
 
 
 class Head(nn.Module, ABC):
@@ -36,29 +59,28 @@ class Head(nn.Module, ABC):
         self.steps, self.temperature = steps, temperature
 
     @abstractmethod
-    def loss(self, latent: Tensor, tokens: Tokens, seen: Visible) -> Tensor:
+    def loss(self, latent: Tensor, tokens: Tokens, seen: Visible, measure: Measure | None = None) -> Tensor:
         """Measure the denoising error on the hidden tokens.
 
         Args:
             latent: Z, [b, t, s, d], of the samples this head is trained on.
             tokens: Their tokens, the target among them.
             seen: What was visible to the transformer.
+            measure: Loss of the rows; the denoiser's if not given, which draws levels and noise itself.
 
         Returns:
             f32[b], mean over the hidden tokens of each sample.
         """
 
+    def denoise(self, condition: Tensor, noise: Tensor, how: Sampling, unguided: Tensor | None) -> Tensor:
+        """Sample rows f32[n, c] given their conditions [n, k] and, for guidance, their unconditional ones."""
+        guide = None if how.guide is None or unguided is None else Guide(unguided, how.guide.scale)
+        temperature = self.temperature if how.temperature is None else how.temperature
+        steps = self.steps if how.steps is None else how.steps
+        return self.denoiser.sample(condition, noise, steps, temperature, how.step_noise, guide)
+
     @abstractmethod
-    def sample(
-        self,
-        latent: Tensor,
-        tokens: Tokens,
-        seen: Visible,
-        noise: Tensor,
-        temperature: float | None = None,
-        step_noise: StepNoise = fresh_noise,
-        guide: Guide | None = None,
-    ) -> Tensor:
+    def sample(self, latent: Tensor, tokens: Tokens, seen: Visible, noise: Tensor, how: Sampling = USUAL) -> Tensor:
         """Generate the modality.
 
         Args:
@@ -66,9 +88,7 @@ class Head(nn.Module, ABC):
             tokens: Tokens; only visible ones are read.
             seen: What is visible.
             noise: Standard normal in the shape of the modality's tokens, ``channels`` wide.
-            temperature: Instead of the head's own.
-            step_noise: Gives the noise of each denoising step, for the rows that are generated.
-            guide: Guidance by an unconditional latent, [b, t, s, d]; none if not given.
+            how: Steps, temperature, guidance, noise of the steps.
 
         Returns:
             f32, like the noise.
@@ -100,29 +120,19 @@ class VideoHead(Head):
         super().__init__(modality, shape.channels, denoiser(shape.channels, shape.width), steps, temperature)
         self.residual = residual
 
-    def loss(self, latent: Tensor, tokens: Tokens, seen: Visible) -> Tensor:
+    def loss(self, latent: Tensor, tokens: Tokens, seen: Visible, measure: Measure | None = None) -> Tensor:
         """See the base class; visible tokens never reach the network."""
         hidden = ~seen[self.modality]  # bool[b, t, s]
         target = tokens[self.modality] - self._base(tokens, seen)
-        rows = self.denoiser.loss(target[hidden], latent[hidden])  # f32[n]
+        rows = (measure or self.denoiser.loss)(target[hidden], latent[hidden])  # f32[n]
         total = torch.zeros(hidden.shape, device=rows.device).masked_scatter(hidden, rows).flatten(1).sum(dim=1)
         return total / hidden.flatten(1).sum(dim=1).clamp(min=1)
 
-    def sample(
-        self,
-        latent: Tensor,
-        tokens: Tokens,
-        seen: Visible,
-        noise: Tensor,
-        temperature: float | None = None,
-        step_noise: StepNoise = fresh_noise,
-        guide: Guide | None = None,
-    ) -> Tensor:
+    def sample(self, latent: Tensor, tokens: Tokens, seen: Visible, noise: Tensor, how: Sampling = USUAL) -> Tensor:
         """See the base class; visible tokens are returned as they are, and cost nothing."""
         hidden = ~seen[self.modality]  # bool[b, t, s]
-        temperature = self.temperature if temperature is None else temperature
-        unguided = None if guide is None else Guide(guide.condition[hidden], guide.scale)
-        rows = self.denoiser.sample(latent[hidden], noise[hidden], self.steps, temperature, step_noise, unguided)
+        unguided = None if how.guide is None else how.guide.condition[hidden]
+        rows = self.denoise(latent[hidden], noise[hidden], how, unguided)
         base = self._base(tokens, seen).expand_as(tokens[self.modality])[hidden]
         video = tokens[self.modality].to(rows.dtype, copy=True)
         video[hidden] = rows + base
@@ -160,30 +170,20 @@ class ActionHead(Head):
         super().__init__(modality, shape.channels, denoiser(channels, width), steps, temperature)
         self.aggregate, self.conditions = aggregate, conditions
 
-    def loss(self, latent: Tensor, tokens: Tokens, seen: Visible) -> Tensor:
+    def loss(self, latent: Tensor, tokens: Tokens, seen: Visible, measure: Measure | None = None) -> Tensor:
         """See the base class; a row counts if any action in it is hidden."""
         target = tokens[self.modality][..., : self.channels].flatten(1)  # f32[b, h * a]
         condition = self._condition(latent)
-        rows = self.denoiser.loss(target.reshape(len(condition), -1), condition).view(len(latent), -1)
+        rows = (measure or self.denoiser.loss)(target.reshape(len(condition), -1), condition).view(len(latent), -1)
         hidden = (~seen[self.modality]).view(*rows.shape, -1).any(dim=-1)  # bool[b, rows]
         return rows.where(hidden, 0.0).sum(dim=1) / hidden.sum(dim=1).clamp(min=1)
 
-    def sample(
-        self,
-        latent: Tensor,
-        tokens: Tokens,
-        seen: Visible,
-        noise: Tensor,
-        temperature: float | None = None,
-        step_noise: StepNoise = fresh_noise,
-        guide: Guide | None = None,
-    ) -> Tensor:
+    def sample(self, latent: Tensor, tokens: Tokens, seen: Visible, noise: Tensor, how: Sampling = USUAL) -> Tensor:
         """See the base class; visible actions are returned as they are."""
         condition = self._condition(latent)
         rows = noise.reshape(len(condition), -1)
-        temperature = self.temperature if temperature is None else temperature
-        unguided = None if guide is None else Guide(self._condition(guide.condition), guide.scale)
-        action = self.denoiser.sample(condition, rows, self.steps, temperature, step_noise, unguided).view_as(noise)
+        unguided = None if how.guide is None else self._condition(how.guide.condition)
+        action = self.denoise(condition, rows, how, unguided).view_as(noise)
         return torch.where(seen[self.modality][..., None], tokens[self.modality][..., : self.channels], action)
 
     def _condition(self, latent: Tensor) -> Tensor:

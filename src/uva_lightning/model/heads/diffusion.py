@@ -174,10 +174,15 @@ class GaussianDiffusion(Denoiser):
 
     def loss_at(self, target: Tensor, condition: Tensor, time: Tensor, noise: Tensor) -> Tensor:
         """Loss f32[n] at given levels i64[n] and noise f32[n, c]; the condition is already projected."""
+        error, variational = self.terms_at(target, condition, time, noise)
+        return error + self.variational_weight * variational
+
+    def terms_at(self, target: Tensor, condition: Tensor, time: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared error of the noise and variational term in bits, f32[n] each; arguments as ``loss_at``."""
         x = self.schedule.noised(target, noise, time[:, None])
         predicted, fraction = self.net(x, time, condition).chunk(2, dim=-1)
         error = (noise - predicted).square().mean(dim=-1)
-        return error + self.variational_weight * self._variational(target, x, predicted.detach(), fraction, time)
+        return error, self._variational(target, x, predicted.detach(), fraction, time)
 
     def sample(
         self,
