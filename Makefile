@@ -3,24 +3,30 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := sim,data,dev
+# CLIP's text encoder needs torchvision, which breaks `import lightning` if its build is not torch's: not in .venv.
+VENV_TEXT := .venv-text
 # More options for pip. PyPI's torch for Linux comes with CUDA (several GB); with the CPU index that pytorch.org names:
 #   make install PIP_ARGS='--extra-index-url URL'
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint format test test-slow quickstart quickstart-short showcase bench clean
+.PHONY: help install lint format test test-slow test-text quickstart quickstart-short showcase bench clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## Create .venv with everything the other targets need
 
-$(BIN)/python:
+$(VENV)/bin/python $(VENV_TEXT)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("$(PYTHON) is Python %d.%d, expected 3.11 or newer; run: make PYTHON=python3.11 $(MAKECMDGOALS)" % v[:2])'
-	$(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON) -m venv --clear $(@:/bin/python=)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV_TEXT)/.installed: pyproject.toml constraints.txt constraints-text.txt | $(VENV_TEXT)/bin/python
+	$(VENV_TEXT)/bin/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -c constraints-text.txt -e '.[text,dev]' transformers
 	@touch $@
 
 lint: install ## Check style, format and types
@@ -38,6 +44,9 @@ test: install ## Run the fast tests (3 minutes on two cores)
 test-slow: install ## Run the slow tests: packaging, real training, two processes
 	$(BIN)/pytest -q -m slow
 
+test-text: $(VENV_TEXT)/.installed ## Run the tests of CLIP's text encoder, in an environment of their own
+	$(VENV_TEXT)/bin/pytest -q -m text tests/test_text*.py
+
 quickstart: install ## Train one model with five functions on Push-T and show it (under 20 minutes on two cores)
 	$(BIN)/uva quickstart --out runs/quickstart
 
@@ -50,6 +59,6 @@ showcase: install ## The quickstart with 7 times the training (up to 2 hours on 
 bench: install ## Measure the training speed and where the time goes
 	$(BIN)/uva fit --config configs/quickstart.yaml --trainer.max_steps 200 --trainer.limit_val_batches 0 --trainer.profiler simple --trainer.logger.name bench
 
-clean: ## Remove .venv, builds and caches; leaves runs/ and demos/
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove both environments, builds and caches; leaves runs/ and demos/
+	rm -rf $(VENV) $(VENV_TEXT) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,13 +1,39 @@
-"""Generated data and a model of a few thousand weights, for tests that train."""
+"""Generated data and a model of a few thousand weights, for tests that train; torchvision, where it is broken."""
 
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 EPISODES, STEPS = 6, 60
+
+
+def mend_torchvision():
+    """Let torchvision be imported beside a torch of another build, as pip combines them on machines without a GPU.
+
+    PyPI's torchvision needs CUDA's libraries for its operators; without them the import fails where two of the
+    operators are described. open_clip imports torchvision but uses no operator of it. Must run before lightning is
+    imported, which looks for torchvision too.
+    """
+    found = find_spec("torchvision")
+    if found is None or found.origin is None:
+        return
+    import torch
+
+    try:
+        for library in Path(found.origin).parent.glob("_C*.so"):
+            torch.ops.load_library(library)
+    except OSError:
+        mend_torchvision.library = torch.library.Library("torchvision", "DEF")  # lives as long as the tests
+        for operator in ("nms", "qnms"):
+            mend_torchvision.library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+mend_torchvision()
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,8 @@ def names(requirements: list[str]) -> list[str]:
     return [re.split(r"[\[<>=~! ]", requirement)[0] for requirement in requirements]
 
 
-def pinned() -> set[str]:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+def pinned(file: str = "constraints.txt") -> set[str]:
+    lines = (ROOT / file).read_text().splitlines()
     return {line.split("==")[0].lower().replace("_", "-") for line in lines if line and not line.startswith("#")}
 
 
@@ -32,6 +32,12 @@ def test_every_direct_dependency_is_pinned():
     extras = PROJECT["optional-dependencies"]
     direct = PROJECT["dependencies"] + extras["sim"] + extras["data"] + extras["dev"]
     assert not {name.lower().replace("_", "-") for name in names(direct)} - pinned()
+
+
+def test_the_tests_of_the_text_encoder_pin_the_rest():
+    text = {name.lower().replace("_", "-") for name in names(PROJECT["optional-dependencies"]["text"])}
+    assert text | {"torchvision", "transformers"} <= pinned("constraints-text.txt")
+    assert not pinned("constraints-text.txt") & pinned()
 
 
 def test_torchvision_is_not_asked_for():

@@ -14,12 +14,15 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
+from uva_lightning.model.weights import check_weights
+
 SCALE = 0.2325
 """Factor that gives KL-16's latents about unit variance."""
 
 CHANNELS = 16
 _WIDTHS = (128, 128, 256, 256, 512)
 _TRAINING_ONLY = "loss."
+_INSTEAD = "give the autoencoder that UVA uses, kl16.ckpt of MAR"
 
 # Names of diffusers -> official names, applied in this order.
 _RULES = (
@@ -77,7 +80,7 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ValueError: A tensor is missing, unknown or of another shape: this is another autoencoder.
     """
     kept = {name: tensor for name, tensor in state.items() if not name.startswith(_TRAINING_ONLY)}
-    _check(kept, official_shapes(), "official names")
+    check_weights(kept, official_shapes(), "KL-16 under its official names", _INSTEAD)
     return {ours: kept[official].reshape(shape) for official, (ours, shape) in _table().items()}
 
 
@@ -93,7 +96,7 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: A tensor is missing, unknown or of another shape.
     """
-    _check(state, dict(_table().values()), "diffusers' names")
+    check_weights(state, dict(_table().values()), "KL-16 under diffusers' names", _INSTEAD)
     shapes = official_shapes()
     return {official: state[ours].reshape(shapes[official]) for official, (ours, _) in _table().items()}
 
@@ -115,19 +118,3 @@ def _official_name(name: str) -> str:
 def _official_shape(official: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The official attention is made of 1 x 1 convolutions, diffusers' of linear layers."""
     return (*shape, 1, 1) if _ATTENTION.search(official) else shape
-
-
-def _check(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], names: str) -> None:
-    missing = [name for name in expected if name not in state]
-    unknown = [name for name in state if name not in expected]
-    shaped = [name for name, shape in expected.items() if name in state and tuple(state[name].shape) != shape]
-    if not (missing or unknown or shaped):
-        return
-    example = (shaped + missing + unknown)[0]
-    found = f"has shape {list(state[example].shape)}" if example in state else "is missing"
-    wanted = f"expected {list(expected[example])}" if example in expected else "expected no such tensor"
-    raise ValueError(
-        f"These are not the weights of KL-16 under {names}: of {len(expected)} tensors {len(missing)} are missing and "
-        f"{len(shaped)} have another shape, and {len(unknown)} are unknown, e.g. '{example}' {found}, {wanted}; "
-        "give the autoencoder that UVA uses, kl16.ckpt of MAR."
-    )
