@@ -36,6 +36,8 @@ class Schedule(nn.Module):
     places: Tensor
     signal: Tensor
     noise: Tensor
+    inverse_signal: Tensor
+    inverse_noise: Tensor
     previous_signal: Tensor
     previous_noise: Tensor
     mean_of_clean: Tensor
@@ -55,6 +57,8 @@ class Schedule(nn.Module):
         tables = {
             "signal": alpha_bar.sqrt(),
             "noise": (1 - alpha_bar).sqrt(),
+            "inverse_signal": (1 / alpha_bar).sqrt(),
+            "inverse_noise": (1 / alpha_bar - 1).sqrt(),
             "previous_signal": previous.sqrt(),
             "previous_noise": (1 - previous).sqrt(),
             "mean_of_clean": previous.sqrt() * beta / (1 - alpha_bar),
@@ -73,7 +77,7 @@ class Schedule(nn.Module):
 
     def clean(self, x: Tensor, noise: Tensor, index: Tensor) -> Tensor:
         """Estimate x0 from x_t and the noise in it."""
-        return (x - self.noise[index] * noise) / self.signal[index]
+        return self.inverse_signal[index] * x - self.inverse_noise[index] * noise  # rounds as the official code does
 
     def posterior_mean(self, clean: Tensor, x: Tensor, index: Tensor) -> Tensor:
         """Mean of q(x_{t-1} | x_t, x0)."""
@@ -205,17 +209,25 @@ class GaussianDiffusion(Denoiser):
         """
         schedule = self._respace(steps).to(noise.device)
         x, condition = noise.float(), self.net.condition(condition)
-        other = None if guide is None else self.net.condition(guide.condition)
+        guide = None if guide is None else Guide(self.net.condition(guide.condition), guide.scale)
         count = len(schedule.timesteps)
         for step, index in zip(range(count - 1, -1, -1), schedule.places.flip(0).split(1), strict=True):
-            predicted, fraction = self.net(x, schedule.timesteps[index], condition).chunk(2, dim=-1)
-            if guide is not None and other is not None:
-                free = self.net(x, schedule.timesteps[index], other).chunk(2, dim=-1)[0]
-                predicted = torch.lerp(free, predicted, guide.scale)
+            predicted, fraction = self.predict(x, schedule.timesteps[index], condition, guide)
             clean = self.clipped(schedule.clean(x, predicted, index))
             draw = partial(_scaled, step_noise, step, temperature)
             x = self.update(schedule, x, (clean, fraction), index, draw)
         return x
+
+    def predict(self, x: Tensor, time: Tensor, condition: Tensor, guide: Guide | None = None) -> tuple[Tensor, Tensor]:
+        """Predict noise and variance fraction, f32[n, c] each; conditions are already projected.
+
+        Guidance moves the noise, the variance stays the conditional one.
+        """
+        predicted, fraction = self.net(x, time, condition).chunk(2, dim=-1)
+        if guide is not None:
+            free = self.net(x, time, guide.condition).chunk(2, dim=-1)[0]
+            predicted = torch.lerp(free, predicted, guide.scale)
+        return predicted, fraction
 
     def check(self, steps: int | str) -> None:
         """See the base class."""
