@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,13 +16,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from uva_lightning.datamodules import latent_cache
+from uva_lightning.datamodules.fields import Fields
 from uva_lightning.datamodules.generate import EpisodeMaker
+from uva_lightning.datamodules.instructions import TextEmbedder
 from uva_lightning.datamodules.latent_cache import Encode
 from uva_lightning.datamodules.step_sampler import FixedBatchSampler, StepBatchSampler, StepLoader
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.datamodules.symmetry import Symmetry
-from uva_lightning.datamodules.window_batches import Latents, Variants, WindowBatches
-from uva_lightning.datamodules.windows import Windows
+from uva_lightning.datamodules.transform import WindowTransform
+from uva_lightning.datamodules.varied_history import VariedHistory
+from uva_lightning.datamodules.window_batches import Extras, Latents, Variants, WindowBatches
+from uva_lightning.datamodules.windows import Window, Windows
 from uva_lightning.types import Batch, DataSpec
 
 
@@ -31,12 +36,11 @@ class RobotDataModule(LightningDataModule, ABC):
     Args:
         path: Where the data lies.
         batch_size: Windows of a step, over all processes together.
-        frames: Frames of the history, and as many of the future.
-        horizon: Steps of the action chunk, and of the history.
-        pad: Steps by which a window may begin before its episode and end after it; edges are repeated.
+        window: What a window holds; UVA's on Push-T if not given.
         val_ratio: Share of the episodes held out, at least one.
         seed: Seed of the split and of the order.
         symmetry: Adds every training window mapped by it.
+        text: Turns the instructions into vectors; without it they are not delivered.
         max_episodes: Use the first so many episodes only.
         workers: Processes that fetch batches; 0 is fastest from cached latents.
         cache_dir: Folder that keeps cached latents for later runs.
@@ -45,17 +49,23 @@ class RobotDataModule(LightningDataModule, ABC):
     """
 
     facts: ClassVar[DataSpec]
+    """What a batch holds, with the recorded rate; ``window`` adds the rest."""
+    recorded: ClassVar[DataSpec | None] = None
+    """What ``read`` delivers, where a transform makes something else of it."""
+    fields: ClassVar[Mapping[str, Fields]] = {}
+    """Names on disk, for each layout in which the data set exists."""
+    transform: ClassVar[WindowTransform | None] = None
+    """Applied to the numbers of every batch."""
 
     def __init__(
         self,
         path: Path | str,
         batch_size: int = 64,
-        frames: int = 4,
-        horizon: int = 16,
-        pad: tuple[int, int] = (1, 7),
+        window: Window | None = None,
         val_ratio: float = 0.02,
         seed: int = 42,
         symmetry: Symmetry | None = None,
+        text: TextEmbedder | None = None,
         max_episodes: int | None = None,
         workers: int = 0,
         cache_dir: Path | str | None = None,
@@ -70,10 +80,11 @@ class RobotDataModule(LightningDataModule, ABC):
         if max_episodes is not None and max_episodes < 2:
             raise ValueError(f"max_episodes is {max_episodes}, expected at least 2: one trains, one validates.")
         self.path, self.batch_size, self.workers, self.seed = Path(path), batch_size, workers, seed
-        self.pad, self.val_ratio, self.max_episodes = (pad[0], pad[1]), val_ratio, max_episodes
-        self.symmetry, self.allow_short_episodes, self.generate = symmetry, allow_short_episodes, generate
+        self.window, self.val_ratio, self.max_episodes = window or Window(), val_ratio, max_episodes
+        self.symmetry, self.text, self.generate = symmetry, text, generate
+        self.allow_short_episodes = allow_short_episodes
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
-        self.spec = replace(self.facts, frames=frames, horizon=horizon)
+        self.spec = replace(self.window.spec(self.facts), text_dim=0 if text is None else text.width)
         self.latents: Latents | None = None
         self._store: EpisodeStore | None = None
 
@@ -89,13 +100,17 @@ class RobotDataModule(LightningDataModule, ABC):
             self._check(store)
             if self.max_episodes is not None and self.max_episodes < store.episodes:
                 store = store.select(range(self.max_episodes))
-            self._store = store
+            self._store = replace(store, video={camera: store.video[camera] for camera in self.spec.cameras})
         return self._store
 
     def prepare_data(self) -> None:
         """Write the data where there are none and the config says how."""
         if self.generate is not None:
-            self.generate(self.path)
+            self.generate(self.path, self)
+
+    def recordings(self) -> Sequence[Path]:
+        """Name the recordings that make up the data set; most have one, ``path`` itself."""
+        return (self.path,)
 
     def setup(self, stage: str) -> None:
         """Read the episodes, split them and report the facts."""
@@ -108,12 +123,14 @@ class RobotDataModule(LightningDataModule, ABC):
         self._train = self._windows(training)
         self._val = self._windows(held_out)
         self._variants = Variants.of(store, self.symmetry)
+        self._text = self._embedded(store)
         rank_zero_info(
             f"{type(self).__name__} from {self.path}: {store.episodes} episodes, {store.steps} steps at "
             f"{spec.rate_hz:g} Hz, {spec.image_size} px pictures of {', '.join(spec.cameras)}; action "
             f"[{spec.action_dim}] = {spec.action_meaning}; {len(training)} episodes train "
             f"({len(self._train)} windows{', and as many mirrored' if self.symmetry else ''}), "
             f"{len(held_out)} validate ({len(self._val)} windows)."
+            f"{''.join(f' {what}: {value}.' for what, value in spec.conventions.items())}"
         )
 
     def val_episodes(self) -> list[int]:
@@ -134,7 +151,7 @@ class RobotDataModule(LightningDataModule, ABC):
 
     def training_numbers(self) -> Batch:
         """Give ``action`` and ``state`` of all training windows, mirrored ones too; for the normalisers."""
-        data = WindowBatches(self.store, self._train, self._variants, self.symmetry, None)
+        data = self._batches(self._train, self.symmetry)
         return data.numbers(np.arange(len(data)))
 
     def cache(self, encode: Encode, key: str = "") -> None:
@@ -163,13 +180,13 @@ class RobotDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled windows; continues where the trainer's batch counter stands."""
-        data = WindowBatches(self.store, self._train, self._variants, self.symmetry, self.latents)
+        data = self._batches(self._train, self.symmetry)
         sampler = StepBatchSampler(len(data), self.batch_size, self.seed, self._consumed, self._rank, self._world)
         return StepLoader(data, sampler, self.workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """All windows of the held-out episodes as recorded, in order."""
-        data = WindowBatches(self.store, self._val, self._variants, None, self.latents)
+        data = self._batches(self._val, None)
         sampler = FixedBatchSampler(len(data), self.batch_size, self._rank, self._world)
         return DataLoader(data, None, sampler=sampler, num_workers=self.workers, persistent_workers=self.workers > 0)
 
@@ -182,8 +199,26 @@ class RobotDataModule(LightningDataModule, ABC):
         return self.val_dataloader()
 
     def _windows(self, episodes: list[int]) -> Windows:
-        before, after = self.pad
-        return Windows(self.store.ends, self.spec, before, after, episodes, self.allow_short_episodes)
+        return Windows(self.store.ends, self.window, episodes, self.allow_short_episodes)
+
+    def _batches(self, windows: Windows, symmetry: Symmetry | None) -> WindowBatches:
+        window, how = self.window, self.window.vary_history
+        varied = None if how is None else VariedHistory(window.frames, window.horizon, how == "sample")
+        extras = Extras(symmetry, self.latents, self._text, self.transform, varied, window.past_action)
+        return WindowBatches(self.store, windows, self._variants, extras)
+
+    def _embedded(self, store: EpisodeStore) -> Tensor | None:
+        """Embed the instruction of every episode, each sentence once: f32[e, w]."""
+        if self.text is None:
+            return None
+        if store.instructions is None:
+            raise ValueError(
+                f"data.text is {type(self.text).__name__}, but {self.path} has no instructions, expected one per "
+                "episode; leave data.text out."
+            )
+        sentences = sorted(set(store.instructions))
+        place = {sentence: row for row, sentence in enumerate(sentences)}
+        return self.text.embed(sentences)[[place[sentence] for sentence in store.instructions]]
 
     def _consumed(self) -> int:
         """Batches trained on in the whole run; restored by Lightning before it asks for the first batch.
@@ -206,7 +241,7 @@ class RobotDataModule(LightningDataModule, ABC):
 
     def _check(self, store: EpisodeStore) -> None:
         """Compare what was read with the facts."""
-        spec = self.spec
+        spec = self.recorded or self.spec
         found: dict[str, Any] = {"action width": store.action.shape[1]}
         expected: dict[str, Any] = {"action width": spec.action_dim}
         for camera in spec.cameras:

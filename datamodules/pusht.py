@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
@@ -28,7 +29,7 @@ class PushT(RobotDataModule):
         rate_hz=10,
         action_meaning="absolute target of the agent, px",
     )
-    fields: ClassVar[dict[str, Fields]] = {
+    fields: ClassVar[Mapping[str, Fields]] = {
         "demos": Fields(video={"top": "frames"}, action="action", state={"agent": "agent"}),
         "replay_buffer": Fields(video={"top": "img"}, action="action", state={"agent": "state"}),
         "lerobot": Fields(video={"top": "observation.image"}, action="action", state={"agent": "observation.state"}),

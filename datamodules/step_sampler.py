@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from uva_lightning.datamodules.rows import Rows
+
 
 class StepBatchSampler(DistributedSampler[Any]):
-    """Shuffle by (seed, epoch) and begin where the counter stands; yields index batches, i64[batch_size / world].
+    """Shuffle by (seed, epoch) and begin where the counter stands; yields the ``Rows`` of each batch.
 
     Batch ``k`` of the whole run is a pure function of ``seed`` and ``k``: no state to save, and the same global batch
     for any number of processes. One pass has as many batches as fit into the samples, the rest of a permutation is
@@ -59,15 +61,16 @@ class StepBatchSampler(DistributedSampler[Any]):
     def __len__(self) -> int:
         return self.samples // self.batch_size
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Rows]:
         first, share = self.consumed(), self.batch_size // self.world
         shuffled, order = -1, torch.empty(0, dtype=torch.int64)
         for number in range(first, first + len(self)):
             epoch, batch = divmod(number, len(self))
             if epoch != shuffled:
                 shuffled, order = epoch, self.order(epoch)
-            begin = batch * self.batch_size + self.rank * share
-            yield order[begin : begin + share]
+            place = self.rank * share
+            begin = batch * self.batch_size + place
+            yield Rows(order[begin : begin + share], self.seed, number, place, self.batch_size)
 
     def order(self, epoch: int) -> Tensor:
         """Permute the samples for an epoch: i64[samples]."""

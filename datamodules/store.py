@@ -19,6 +19,7 @@ class EpisodeStore:
         action: f32[n, a].
         state: f32[n, p] per proprioception entry.
         ends: i64[e], exclusive end of each episode.
+        instructions: What the robot is told in each episode; None where it is told nothing.
 
     Raises:
         ValueError: Lengths or types disagree, episodes are empty, or a number is not finite.
@@ -28,9 +29,14 @@ class EpisodeStore:
     action: NDArray[np.float32]
     state: Mapping[str, NDArray[np.float32]]
     ends: NDArray[np.int64]
+    instructions: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         self._check_ends()
+        if self.instructions is not None and len(self.instructions) != self.episodes:
+            raise ValueError(
+                f"There are {len(self.instructions)} instructions for {self.episodes} episodes, expected one each."
+            )
         steps = int(self.ends[-1])
         for camera, frames in self.video.items():
             if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
@@ -73,6 +79,7 @@ class EpisodeStore:
             self.action[rows],
             {name: numbers[rows] for name, numbers in self.state.items()},
             np.cumsum(self.lengths[list(indices)]),
+            None if self.instructions is None else [self.instructions[index] for index in indices],
         )
 
     def _check_ends(self) -> None:

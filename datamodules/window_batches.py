@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from uva_lightning.datamodules.rows import Rows
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.datamodules.symmetry import Symmetry
+from uva_lightning.datamodules.transform import WindowTransform
+from uva_lightning.datamodules.varied_history import VariedHistory
 from uva_lightning.datamodules.windows import Index, Windows
 from uva_lightning.types import Batch
 
@@ -44,61 +49,110 @@ class Variants:
         )
 
 
+class Extras(NamedTuple):
+    """What a data set may have beyond episodes and windows.
+
+    Args:
+        symmetry: Map of the mirrored half.
+        latents: Cached latents, delivered instead of the frames.
+        text: f32[e, w], a vector per episode.
+        transform: Applied to the numbers of every batch.
+        varied: Draws the history frames of training batches.
+        past_action: Whether past actions are delivered.
+    """
+
+    symmetry: Symmetry | None = None
+    latents: Latents | None = None
+    text: Tensor | None = None
+    transform: WindowTransform | None = None
+    varied: VariedHistory | None = None
+    past_action: bool = False
+
+
 class WindowBatches(Dataset[Batch]):
-    """Windows as recorded, then the same windows mirrored where ``symmetry`` is given; indexed by whole batches.
+    """Windows as recorded, then the same windows mirrored where there is a symmetry; indexed by whole batches.
 
     Args:
         store: Episodes.
         windows: Windows cut from them.
         variants: Actions and states, as recorded and mirrored.
-        symmetry: The map of the mirrored half.
-        latents: Cached latents, delivered instead of the frames.
+        extras: What else there is.
     """
 
-    def __init__(
-        self,
-        store: EpisodeStore,
-        windows: Windows,
-        variants: Variants,
-        symmetry: Symmetry | None = None,
-        latents: Latents | None = None,
-    ) -> None:
-        self.windows, self.variants, self.symmetry, self.latents = windows, variants, symmetry, latents
+    def __init__(self, store: EpisodeStore, windows: Windows, variants: Variants, extras: Extras | None = None) -> None:
+        self.windows, self.variants, self.extras = windows, variants, extras or Extras()
         self.video = {camera: torch.from_numpy(frames) for camera, frames in store.video.items()}
 
     def __len__(self) -> int:
-        return len(self.windows) * (2 if self.symmetry is not None else 1)
+        return len(self.windows) * (2 if self.extras.symmetry is not None else 1)
 
-    def __getitem__(self, rows: Tensor) -> Batch:
-        """Fetch the samples of i64[b]."""
+    def __getitem__(self, rows: Tensor | Rows) -> Batch:
+        """Fetch samples; nothing is random where only their numbers, i64[b], are given."""
         variant, window = self._split(rows)
-        frames = torch.from_numpy(self.windows.frame_index(window))
-        video = {} if self.latents else {name: self._pictures(name, frames, variant) for name in self.video}
-        latents = {name: self._cached(values, frames, variant) for name, values in (self.latents or {}).items()}
-        return replace(self.numbers(rows), video=video, latents=latents)
-
-    def numbers(self, rows: Tensor | Index) -> Batch:
-        """Fetch the samples of i64[b] without their pictures."""
-        variant, window = self._split(rows)
-        history = torch.from_numpy(self.windows.history_index(window))
-        actions = torch.from_numpy(self.windows.action_index(window))
-        state = {name: values[variant[:, None], history] for name, values in self.variants.state.items()}
-        flags = torch.ones(len(variant), dtype=torch.bool)
-        return Batch(
-            action=self.variants.action[variant[:, None], actions],
-            state=state,
-            present={name: flags.clone() for name in ("video", "action", *state)},
+        frames = torch.from_numpy(self.windows.frame_index(window, self._history(rows)))
+        latents = self.extras.latents or {}
+        return replace(
+            self.numbers(rows),
+            video={} if latents else {name: self._pictures(name, frames, variant) for name in self.video},
+            latents={name: self._cached(values, frames, variant) for name, values in latents.items()},
         )
 
-    def _split(self, rows: Tensor | Index) -> tuple[Tensor, Index]:
-        mirrored, window = np.divmod(np.atleast_1d(np.asarray(rows)), len(self.windows))
+    def with_frames(self) -> WindowBatches:
+        """Give the same windows with pictures, even where latents are cached."""
+        other = copy(self)
+        other.extras = self.extras._replace(latents=None)
+        return other
+
+    def numbers(self, rows: Tensor | Index | Rows) -> Batch:
+        """Fetch samples without their pictures."""
+        variant, window = self._split(rows)
+        states = self.windows.state_index(window, self._history(rows))
+        text = self.extras.text
+        batch = Batch(
+            action=self._at(self.variants.action, variant, self.windows.action_index(window)),
+            past_action=self._past_action(variant, window),
+            state={name: self._at(values, variant, states) for name, values in self.variants.state.items()},
+            future_state={
+                name: self._at(values, variant, self.windows.future_index(window))
+                for name, values in self.variants.state.items()
+            },
+            text=None if text is None else text[torch.from_numpy(self.windows.episode_index(window))],
+        )
+        if self.extras.transform is not None:
+            batch = self.extras.transform(batch, rows if isinstance(rows, Rows) else None)
+        return replace(batch, present=self._present(batch, len(variant)))
+
+    def _present(self, batch: Batch, samples: int) -> dict[str, Tensor]:
+        """All samples of a data set have the same; the main view goes by the name of its modality."""
+        _, *cameras = self.video
+        optional = {"past_action": batch.past_action, "text": batch.text}
+        given = [name for name, value in optional.items() if value is not None]
+        names = ("video", *cameras, "action", *batch.state, *given)
+        return {name: torch.ones(samples, dtype=torch.bool) for name in names}
+
+    def _past_action(self, variant: Tensor, window: Index) -> Tensor | None:
+        if not self.extras.past_action:
+            return None
+        return self._at(self.variants.action, variant, self.windows.past_action_index(window))
+
+    def _history(self, rows: Tensor | Index | Rows) -> Index | None:
+        varied = self.extras.varied
+        return varied(rows).numpy() if varied is not None and isinstance(rows, Rows) else None
+
+    def _split(self, rows: Tensor | Index | Rows) -> tuple[Tensor, Index]:
+        index = rows.windows if isinstance(rows, Rows) else rows
+        mirrored, window = np.divmod(np.atleast_1d(np.asarray(index)), len(self.windows))
         return torch.from_numpy(mirrored), window
 
     def _pictures(self, camera: str, frames: Tensor, variant: Tensor) -> Tensor:
         pictures = self.video[camera][frames]  # u8[b, 2t, H, W, 3]
-        if self.symmetry is not None and (mirrored := variant.bool()).any():
-            pictures[mirrored] = self.symmetry.frames(pictures[mirrored])
+        if self.extras.symmetry is not None and (mirrored := variant.bool()).any():
+            pictures[mirrored] = self.extras.symmetry.frames(pictures[mirrored])
         return pictures
+
+    @staticmethod
+    def _at(values: Tensor, variant: Tensor, steps: Index) -> Tensor:
+        return values[variant[:, None], torch.from_numpy(steps)]
 
     @staticmethod
     def _cached(values: Tensor, frames: Tensor, variant: Tensor) -> Tensor:

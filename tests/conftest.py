@@ -40,6 +40,7 @@ mend_torchvision()
 def tiny_data(tmp_path_factory):
     """Give a function that makes a Push-T datamodule on six generated episodes of 60 steps; options as for PushT."""
     from uva_lightning.datamodules.pusht import PushT
+    from uva_lightning.datamodules.windows import Window
 
     path, rng = tmp_path_factory.mktemp("tiny") / "demos", np.random.default_rng(0)
     path.mkdir()
@@ -55,7 +56,7 @@ def tiny_data(tmp_path_factory):
         )
 
     def make(**options):
-        return PushT(path, **{"frames": 2, "batch_size": 8, "val_ratio": 0.2, **options})
+        return PushT(path, **{"window": Window(2), "batch_size": 8, "val_ratio": 0.2, **options})
 
     make.path = path
     return make

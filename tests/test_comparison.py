@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from uva_lightning.datamodules.windows import Window
 from uva_lightning.metrics.comparison import LOWER, Comparison, HeldOut, action_error, psnr, video_functions
 from uva_lightning.policy.policy import UVAPolicy
 from uva_lightning.report import imagined_frames, table
@@ -70,13 +71,13 @@ def test_action_error_is_a_distance():
 
 @pytest.fixture(scope="module")
 def held_out(tiny_data):
-    data = tiny_data(pad=(0, 0))
+    data = tiny_data(window=Window(2, pad=(0, 0)))
     data.setup("validate")
     return HeldOut.of(iter(data.val_dataloader()), 12)
 
 
 def test_held_out_windows_split_past_and_future(tiny_data, held_out):
-    data = tiny_data(pad=(0, 0))
+    data = tiny_data(window=Window(2, pad=(0, 0)))
     data.setup("validate")
     first = next(iter(data.val_dataloader()))
     assert held_out.observation["video"]["top"].shape == (12, 2, 96, 96, 3)

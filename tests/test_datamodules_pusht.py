@@ -14,6 +14,7 @@ import torch
 from uva_lightning.datamodules import latent_cache
 from uva_lightning.datamodules.pusht import PushT, PushTMirror
 from uva_lightning.datamodules.store import EpisodeStore
+from uva_lightning.datamodules.windows import Window
 
 SHARED = Path(os.environ.get("UVA_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 ZARR = SHARED / "data/pusht/pusht_cchi_v7_replay_u8.zarr.zip"
@@ -49,7 +50,7 @@ def encode(frames):
 
 
 def test_facts_are_known_before_the_data():
-    spec = PushT("nowhere", frames=2).spec
+    spec = PushT("nowhere", window=Window(frames=2)).spec
     assert (spec.cameras, spec.image_size, spec.action_dim, spec.state_dims) == (("top",), 96, 2, {"agent": 2})
     assert spec.frame_steps() == (7, 15, 23, 31)
 

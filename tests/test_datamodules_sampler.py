@@ -177,14 +177,27 @@ def two_processes(folder):
     trainer.strategy.barrier()
 
 
+def windows(sampler):
+    return torch.cat([rows.windows for rows in sampler])
+
+
+def test_draws_follow_from_seed_batch_and_use_alone():
+    first, second = list(StepBatchSampler(85, 8, seed=1, consumed=lambda: 10))[:2]
+    again = next(iter(StepBatchSampler(85, 8, seed=1, consumed=lambda: 11)))
+    assert again.uniform(5, 3).equal(second.uniform(5, 3))
+    others = (first, next(iter(StepBatchSampler(85, 8, seed=2, consumed=lambda: 11))))
+    assert not any(other.uniform(5, 3).equal(second.uniform(5, 3)) for other in others)
+    assert not second.uniform(5, 3).equal(second.uniform(6, 3))
+
+
 def test_an_epoch_shows_each_sample_at_most_once():
     sampler = StepBatchSampler(85, 8, seed=1, consumed=lambda: 0)
-    rows = torch.cat(list(sampler))
+    rows = windows(sampler)
     assert (len(sampler), len(rows), len(rows.unique())) == (10, 80, 80)
-    later = torch.cat(list(StepBatchSampler(85, 8, seed=1, consumed=lambda: 10)))
+    later = windows(StepBatchSampler(85, 8, seed=1, consumed=lambda: 10))
     assert (rows != later).any()
     torch.testing.assert_close(
-        torch.cat(list(StepBatchSampler(85, 8, seed=1, consumed=lambda: 4))), torch.cat([rows[32:], later[:32]])
+        windows(StepBatchSampler(85, 8, seed=1, consumed=lambda: 4)), torch.cat([rows[32:], later[:32]])
     )
 
 
@@ -193,7 +206,9 @@ def test_any_number_of_processes_shares_the_same_batches():
     ranks = [list(StepBatchSampler(85, 8, 3, lambda: 13, rank, 2)) for rank in range(2)]
     for whole, *parts in zip(alone, *ranks, strict=True):
         assert [len(part) for part in parts] == [4, 4]
-        torch.testing.assert_close(torch.cat(parts), whole)
+        torch.testing.assert_close(torch.cat([part.windows for part in parts]), whole.windows)
+        for draw in (lambda rows: rows.uniform(3, 2), lambda rows: rows.normal(4)):
+            torch.testing.assert_close(torch.cat([draw(part) for part in parts]), draw(whole), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("samples", "world"), [(10, 1), (10, 3), (7, 2), (1, 2)])

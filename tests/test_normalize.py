@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
-from uva_lightning.normalize import ActionSpace, Limits, Standard
+from uva_lightning.normalize import ActionSpace, Columns, Identity, Limits, Standard
 
 VALUES = torch.tensor([[0.0, 5.0, -1.0], [10.0, 5.0, 1.0], [4.0, 5.0, 3.0]])
 
@@ -57,6 +60,44 @@ def test_standard_gives_mean_zero_and_deviation_one():
     encoded = fitted(Standard(), values).encode(values)
     assert encoded.mean(dim=0) == pytest.approx(0.0, abs=1e-4)
     assert encoded.std(dim=0) == pytest.approx(1.0, abs=1e-4)
+
+
+OFFICIAL = np.load(Path(__file__).parent / "fixtures/normalizers.npz")
+"""Scale and offset of the official code for given numbers."""
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "normalizer"),
+    [
+        ("limits_offset1", "data", Limits()),
+        ("limits_offset0", "data", Limits(offset=False)),
+        ("gaussian_offset1", "data", Standard()),
+        ("gaussian_offset0", "data", Standard(offset=False)),
+        ("abs_action10", "act10", Columns([3, 7], [Limits(smallest_range=1e-7), Identity()])),
+    ],
+)
+def test_scale_and_offset_are_those_of_the_official_code(name, data, normalizer):
+    values = torch.from_numpy(OFFICIAL[data])
+    normalizer.fit(values)
+    for part, number in normalizer.state().items():
+        np.testing.assert_allclose(number, OFFICIAL[f"{name}/{part}"], rtol=1e-5, atol=1e-6)
+    if f"{name}/normalized" in OFFICIAL:
+        np.testing.assert_allclose(normalizer.encode(values), OFFICIAL[f"{name}/normalized"], rtol=1e-5, atol=2e-6)
+
+
+def test_identity_changes_nothing():
+    values = torch.randn(5, 3)
+    assert fitted(Identity(), values).encode(values).equal(values)
+    assert fitted(Identity(), values).decode(values).equal(values)
+
+
+def test_mistakes_in_normalizers_are_told():
+    with pytest.raises(ValueError, match=r"widths \[3\] for 2 parts, expected one positive width per part"):
+        Columns([3], [Limits(), Identity()])
+    with pytest.raises(ValueError, match=r"widths \[3, 7\], together 10, but the values are 3 wide"):
+        fitted(Columns([3, 7], [Limits(), Identity()]))
+    with pytest.raises(ValueError, match="smallest_range is 0"):
+        Limits(smallest_range=0)
 
 
 class TestActionSpace:

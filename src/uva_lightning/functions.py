@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,10 @@ def functions(
     module, source = load_module(ckpt)
     if data is not None:
         source.path = data
-    source.pad, source.generate = (0, 0), None  # every frame of a window is a real one, and nothing is made up
+    source.window, source.generate = (
+        replace(source.window, pad=(0, 0)),
+        None,
+    )  # every frame of a window is a real one, and nothing is made up
     source.setup("validate")
     held_out = HeldOut.of(iter(source.val_dataloader()), windows)
     policy = _policy(module, device)

@@ -11,6 +11,7 @@ from torch import Tensor
 from uva_lightning.model.fitted import Fitted
 
 SMALLEST_RANGE = 1e-4
+"""Range below which UVA takes a dimension for constant."""
 
 
 class Normalizer(Fitted):
@@ -58,25 +59,97 @@ class Normalizer(Fitted):
             )
 
 
+class Identity(Normalizer):
+    """Leave the numbers as they are, as UVA does with rotations and grippers."""
+
+    def fit(self, values: Tensor) -> None:
+        """See the base class; only the width is learnt."""
+        self._scale, self._offset = torch.ones(values.shape[-1]), torch.zeros(values.shape[-1])
+
+
 class Limits(Normalizer):
-    """Map each dimension's range to [-1, 1], as UVA; a constant dimension becomes 0."""
+    """Map each dimension's range to [-1, 1], as UVA; a constant dimension becomes 0.
+
+    Args:
+        smallest_range: A dimension of a smaller range counts as constant; UVA has 1e-4, and 1e-7 for the positions of
+            robot arms.
+        offset: Move the middle of the range to 0. Without it zero stays zero and the largest magnitude becomes 1.
+    """
+
+    def __init__(self, smallest_range: float = SMALLEST_RANGE, offset: bool = True) -> None:
+        super().__init__()
+        if smallest_range <= 0:
+            raise ValueError(f"smallest_range is {smallest_range}, expected a positive number; UVA has 1e-4.")
+        self.smallest_range, self.offset = smallest_range, offset
 
     def fit(self, values: Tensor) -> None:
         """See the base class."""
         low, high = values.amin(dim=0), values.amax(dim=0)
-        constant = high - low < SMALLEST_RANGE
-        self._scale = torch.where(constant, 1.0, 2.0 / (high - low).clamp(min=SMALLEST_RANGE))
-        self._offset = torch.where(constant, -low, -1.0 - low * self._scale)
+        if self.offset:
+            constant = high - low < self.smallest_range
+            self._scale = torch.where(constant, 1.0, 2.0 / (high - low).clamp(min=self.smallest_range))
+            self._offset = torch.where(constant, -low, -1.0 - low * self._scale)
+        else:
+            largest = torch.maximum(low.abs(), high.abs())
+            none = largest < self.smallest_range
+            self._scale = torch.where(none, 1.0, 1.0 / largest.clamp(min=self.smallest_range))
+            self._offset = torch.zeros_like(low)
 
 
 class Standard(Normalizer):
-    """Map each dimension to mean 0 and standard deviation 1; a constant dimension becomes 0."""
+    """Map each dimension to mean 0 and standard deviation 1; a constant dimension becomes 0.
+
+    Args:
+        smallest_range: A dimension of a smaller standard deviation counts as constant.
+        offset: Subtract the mean. Without it zero stays zero.
+    """
+
+    def __init__(self, smallest_range: float = SMALLEST_RANGE, offset: bool = True) -> None:
+        super().__init__()
+        if smallest_range <= 0:
+            raise ValueError(f"smallest_range is {smallest_range}, expected a positive number; UVA has 1e-4.")
+        self.smallest_range, self.offset = smallest_range, offset
 
     def fit(self, values: Tensor) -> None:
         """See the base class."""
         std = values.std(dim=0)
-        self._scale = torch.where(std < SMALLEST_RANGE, 1.0, 1.0 / std.clamp(min=SMALLEST_RANGE))
-        self._offset = -values.mean(dim=0) * self._scale
+        smallest = self.smallest_range
+        self._scale = torch.where(std < smallest, 1.0, 1.0 / std.clamp(min=smallest))
+        self._offset = -values.mean(dim=0) * self._scale * float(self.offset)
+
+
+class Columns(Normalizer):
+    """Normalise groups of dimensions in different ways: UVA maps positions to [-1, 1] and leaves rotations alone.
+
+    Args:
+        widths: Dimensions of each group, in order.
+        parts: Map of each group.
+    """
+
+    def __init__(self, widths: list[int], parts: list[Normalizer]) -> None:
+        super().__init__()
+        if len(widths) != len(parts) or not widths or min(widths) < 1:
+            raise ValueError(
+                f"Columns has the widths {widths} for {len(parts)} parts, expected one positive width per part."
+            )
+        self.widths, self.parts = widths, parts
+
+    def fit(self, values: Tensor) -> None:
+        """See the base class.
+
+        Raises:
+            ValueError: The widths do not add up to that of the values.
+        """
+        if sum(self.widths) != values.shape[-1]:
+            raise ValueError(
+                f"Columns has the widths {self.widths}, together {sum(self.widths)}, but the values are "
+                f"{values.shape[-1]} wide; mend its widths."
+            )
+        for part, columns in zip(self.parts, values.split(self.widths, dim=-1), strict=True):
+            part.fit(columns)
+        states = [part.state() for part in self.parts]
+        self._scale = torch.cat([state["scale"] for state in states])
+        self._offset = torch.cat([state["offset"] for state in states])
 
 
 class ActionSpace(Fitted):

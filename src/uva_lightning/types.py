@@ -53,13 +53,13 @@ class DataSpec:
     def __post_init__(self) -> None:
         if self.state_steps not in (None, self.frames, self.horizon):
             raise ValueError(
-                f"state_steps is {self.state_steps}, expected {self.frames}, the number of frames, or {self.horizon}, "
-                "the horizon; leave it out for the frames."
+                f"state_steps is {self.state_steps}, expected the frames, {self.frames}, or the horizon, "
+                f"{self.horizon}; set data.window.state_steps."
             )
         if self.horizon % self.frames:
             raise ValueError(
                 f"horizon is {self.horizon} steps with {self.frames} frames, expected a multiple of the frames; "
-                f"set data.frames to a divisor of {self.horizon}."
+                f"set data.window.frames to a divisor of {self.horizon}."
             )
 
     @property
@@ -86,7 +86,7 @@ class Batch:
     Attributes:
         video: u8[b, 2t, H, W, 3] per camera, RGB.
         latents: f16[b, 2t, s, m] per camera, moments as the tokenizer's ``encode`` gives them, from the cache.
-        action: f32[b, h, a], the future chunk; the first action is the one taken at the last history frame.
+        action: f32[b, h, a], the chunk; its first action is the one taken at the last history frame, or one step later.
         past_action: f32[b, h, a], the actions before it.
         state: f32[b, n, p] per proprioception entry, at the history frames or at every step of the history.
         future_state: f32[b, h, p] per proprioception entry, at every step of the future.

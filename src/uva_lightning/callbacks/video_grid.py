@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from typing import Any
 
 import numpy as np
@@ -81,8 +80,7 @@ class VideoGrid(Callback):
 def held_out(trainer: Trainer, count: int) -> Batch:
     """Take evenly spaced validation windows, with their frames even where the loader delivers latents."""
     loader: Any = trainer.val_dataloaders
-    windows = copy(loader.dataset)
-    windows.latents = None
+    windows = loader.dataset.with_frames()
     batch: Batch = windows[torch.linspace(0, len(windows) - 1, min(count, len(windows))).long()]
     return batch
 

@@ -1,0 +1,92 @@
+"""Where the vectors of instructions come from."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+CLIP_WIDTH = 512
+
+
+class TextEmbedder(ABC):
+    """Turn instructions into vectors, once, before training.
+
+    Attributes:
+        width: Numbers of a vector.
+    """
+
+    width: int = CLIP_WIDTH
+
+    @abstractmethod
+    def embed(self, instructions: Sequence[str]) -> Tensor:
+        """Embed sentences, f32[n, width]."""
+
+
+class CachedInstructions(TextEmbedder):
+    """Read vectors that a text encoder has made, so that training needs neither the encoder nor its weights.
+
+    Args:
+        path: A ``.safetensors`` file with one f32[512] per instruction, named by it; or one table ``embeddings``
+            f32[n, 512] whose rows the JSON list ``instructions`` in the file's metadata names.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    def embed(self, instructions: Sequence[str]) -> Tensor:
+        """See the base class.
+
+        Raises:
+            ValueError: The file is missing or damaged, or lacks an instruction.
+        """
+        known = self._read()
+        if missing := sorted(set(instructions) - set(known)):
+            raise ValueError(
+                f"{self.path} has no vector for '{missing[0]}' ({len(missing)} of {len(set(instructions))} are "
+                f"missing); {self._recipe}"
+            )
+        vectors = torch.stack([known[instruction] for instruction in instructions]).float()
+        if vectors.shape[1:] != (self.width,):
+            raise ValueError(
+                f"{self.path} has vectors of {list(vectors.shape[1:])} numbers, expected [{self.width}] as CLIP "
+                f"ViT-B/32 gives; {self._recipe}"
+            )
+        return vectors
+
+    def _read(self) -> dict[str, Tensor]:
+        if not self.path.is_file():
+            raise ValueError(f"There is no file {self.path} of instruction vectors; {self._recipe}")
+        try:
+            with safe_open(self.path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                rows = json.loads((file.metadata() or {}).get("instructions", "null"))
+        except SafetensorError as error:
+            raise ValueError(f"{self.path} is damaged ({error}); {self._recipe}") from error
+        return tensors if rows is None else dict(zip(rows, tensors["embeddings"], strict=True))
+
+    @property
+    def _recipe(self) -> str:
+        return (
+            "embed them with uva_lightning.model.text (extra 'text'), store one vector per instruction with "
+            "safetensors.torch.save_file({instruction: vector}, path), and set data.text.path to the file."
+        )
+
+
+class RandomInstructions(TextEmbedder):
+    """Vectors of independent normal numbers that follow from the sentence alone.
+
+    For tests and generated data: they tell instructions apart, but similar ones are not near each other, so a model
+    trained with them knows only the sentences it has seen.
+    """
+
+    def embed(self, instructions: Sequence[str]) -> Tensor:
+        """See the base class."""
+        rngs = (torch.Generator().manual_seed(zlib.crc32(instruction.encode())) for instruction in instructions)
+        return torch.stack([torch.randn(self.width, generator=rng) for rng in rngs])
