@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from uva_lightning.datamodules import latent_cache
-from uva_lightning.datamodules.fields import Fields
+from uva_lightning.datamodules.fields import Fields, Range
 from uva_lightning.datamodules.generate import EpisodeMaker
 from uva_lightning.datamodules.instructions import TextEmbedder
 from uva_lightning.datamodules.latent_cache import Encode
@@ -54,6 +54,8 @@ class RobotDataModule(LightningDataModule, ABC):
     """What ``read`` delivers, where a transform makes something else of it."""
     fields: ClassVar[Mapping[str, Fields]] = {}
     """Names on disk, for each layout in which the data set exists."""
+    ranges: ClassVar[Mapping[str, Range]] = {}
+    """What the numbers of a field on disk look like; -1 to 1 where left out."""
     transform: ClassVar[WindowTransform | None] = None
     """Applied to the numbers of every batch."""
 

@@ -19,14 +19,16 @@ class Fields:
         video: Field per camera.
         action: Field of the actions.
         state: Field per proprioception entry.
+        instructions: Field of the instructions, as CLIP's tokens i64[n, 2, l] (ids and mask); a data set may lack it.
     """
 
     video: Mapping[str, str]
     action: str
     state: Mapping[str, str]
+    instructions: str | None = None
 
     def names(self) -> set[str]:
-        """All fields."""
+        """All fields that must be there."""
         return {*self.video.values(), self.action, *self.state.values()}
 
     def require(self, found: Iterable[str], path: Path) -> None:
@@ -41,6 +43,21 @@ class Fields:
                 f"{path} lacks {', '.join(sorted(missing))}: found {', '.join(sorted(found)) or 'nothing'}, "
                 f"expected {', '.join(sorted(self.names()))}; this is another dataset, or an incomplete one."
             )
+
+
+@dataclass(frozen=True)
+class Range:
+    """What the numbers of a field look like, for episodes that are made up.
+
+    Args:
+        low: Smallest number.
+        high: Largest number.
+        constant: Whether they stay the same through an episode.
+    """
+
+    low: float = -1.0
+    high: float = 1.0
+    constant: bool = False
 
 
 def columns(values: NDArray[Any], width: int, name: str, path: Path) -> NDArray[np.float32]:

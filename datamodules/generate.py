@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uva_lightning.datamodules.fields import Range
 
 if TYPE_CHECKING:
     from uva_lightning.datamodules.base import RobotDataModule
@@ -42,3 +49,91 @@ class ScriptedDemos(EpisodeMaker):
 
         if not path.exists() or (demos.matches(path) and not demos.complete(path)):
             write_demos(self.env, path, self.episodes, self.seed)
+
+
+class RandomEpisodes(EpisodeMaker):
+    """Make up episodes that look like those of the data set: to try a config before the data are there.
+
+    They have its fields, shapes and ranges, smooth numbers and moving blobs for pictures, but mean nothing: rotations
+    need not be rotations, and actions do not cause what is seen. Written as a replay buffer, folder or ``.zip``.
+
+    Args:
+        episodes: Episodes of each recording.
+        steps: Steps of an episode.
+        seed: Seed of everything.
+    """
+
+    def __init__(self, episodes: int = 4, steps: int = 48, seed: int = 0) -> None:
+        if episodes < 2 or steps < 1:
+            raise ValueError(f"There are {episodes} episodes of {steps} steps, expected at least 2 of at least 1.")
+        self.episodes, self.steps, self.seed = episodes, steps, seed
+
+    def __call__(self, path: Path, data: RobotDataModule) -> None:
+        """See the base class; whatever is at ``path`` is left alone.
+
+        Raises:
+            ImportError: zarr is not installed.
+            ValueError: The data set does not say how it looks on disk.
+        """
+        if path.exists():
+            return
+        if "replay_buffer" not in data.fields:
+            raise ValueError(
+                f"{type(data).__name__} does not say how it looks as a replay buffer, expected an entry "
+                "'replay_buffer' in its fields; add one, or leave data.generate out."
+            )
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            for number, recording in enumerate(data.recordings()):
+                place = part / recording.relative_to(path)
+                self._write(place, recording.suffix == ".zip", data, np.random.default_rng((self.seed, number)))
+            os.replace(part, path)  # only whole data ever have the real name
+        finally:
+            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+
+    def _write(self, place: Path, zipped: bool, data: RobotDataModule, rng: np.random.Generator) -> None:
+        try:
+            import zarr
+        except ImportError as error:
+            raise ImportError(
+                f"Writing {place} needs zarr 3 ({error}); install it with pip install 'uva_lightning[data]'."
+            ) from error
+        place.parent.mkdir(parents=True, exist_ok=True)
+        store: Any = zarr.storage.ZipStore(place, mode="w") if zipped else zarr.storage.LocalStore(place)
+        root = zarr.open_group(store, mode="w", zarr_format=2)
+        fields = data.fields["replay_buffer"]
+        pictures = {name: self._pictures(rng, data.facts.image_size) for name in fields.video.values()}
+        arrays: dict[str, NDArray[Any]] = {**pictures, **self._numbers(rng, data)}
+        for name, values in arrays.items():
+            root.create_array(f"data/{name}", data=values, chunks=(min(len(values), 16), *values.shape[1:]))
+        root.create_array("meta/episode_ends", data=np.arange(1, self.episodes + 1) * self.steps)
+        if fields.instructions is not None:
+            sentences = [f"made-up task {number % 2}" for number in range(self.episodes)]
+            root.create_array("meta/instructions", data=np.array(sentences))
+        store.close()
+
+    def _numbers(self, rng: np.random.Generator, data: RobotDataModule) -> dict[str, NDArray[np.float32]]:
+        """Draw f32[n, width] for every field of numbers."""
+        fields, spec = data.fields["replay_buffer"], data.recorded or data.facts
+        widths = {fields.action: spec.action_dim}
+        widths |= {field: spec.state_dims[name] for name, field in fields.state.items()}
+        return {field: self._walks(rng, width, data.ranges.get(field, Range())) for field, width in widths.items()}
+
+    def _walks(self, rng: np.random.Generator, width: int, values: Range) -> NDArray[np.float32]:
+        """Swing within the range, in every episode and column at another pace."""
+        pace, phase = rng.uniform(0.02, 0.1, (self.episodes, 1, width)), rng.uniform(0, 6.3, (self.episodes, 1, width))
+        time = np.zeros(self.steps) if values.constant else np.arange(self.steps)
+        swing = 0.5 + 0.5 * np.sin(time[:, None] * pace + phase)  # [e, n, w]
+        return (values.low + (values.high - values.low) * swing).reshape(-1, width).astype(np.float32)
+
+    def _pictures(self, rng: np.random.Generator, size: int, blobs: int = 3) -> NDArray[np.uint8]:
+        """Draw u8[n, size, size, 3]: coloured blobs that move over a slope of grey."""
+        places = self._walks(rng, 2 * blobs, Range(0.1, 0.9)).reshape(-1, blobs, 2)
+        colours, axis = rng.uniform(-200, 200, (blobs, 3)), (np.arange(size) + 0.5) / size
+        pictures = np.empty((len(places), size, size, 3), dtype=np.uint8)
+        for picture, centres in zip(pictures, places, strict=True):
+            near = np.exp(-((axis - centres[:, :, None]) ** 2) / 0.01)  # [blobs, 2, size]
+            light = np.einsum("ky,kx,kc->yxc", near[:, 0], near[:, 1], colours)
+            picture[:] = np.clip(100 + 60 * axis[:, None, None] + light, 0, 255)
+        return pictures

@@ -8,11 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 CLIP_WIDTH = 512
+CLIP_BEGIN, CLIP_END = 49406, 49407
+"""Tokens that frame a sentence; the end also fills it up."""
 
 
 class TextEmbedder(ABC):
@@ -90,3 +94,22 @@ class RandomInstructions(TextEmbedder):
         """See the base class."""
         rngs = (torch.Generator().manual_seed(zlib.crc32(instruction.encode())) for instruction in instructions)
         return torch.stack([torch.randn(self.width, generator=rng) for rng in rngs])
+
+
+def from_clip_tokens(ids: NDArray[np.int64]) -> list[str]:
+    """Read sentences back from CLIP's tokens, i64[n, l]; in lower case, which is all that CLIP knows of them.
+
+    Raises:
+        ImportError: open_clip, which has CLIP's vocabulary, is not installed.
+    """
+    try:
+        from open_clip.tokenizer import SimpleTokenizer
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision of another build than torch
+        raise ImportError(
+            f"The instructions are stored as CLIP's tokens, and reading them needs open_clip ({error}); install it "
+            "with pip install 'uva_lightning[text]', or leave data.text out."
+        ) from error
+    tokenizer, frame = SimpleTokenizer(), (0, CLIP_BEGIN, CLIP_END)
+    known = {tuple(row): "" for row in ids.tolist()}
+    sentences = {row: tokenizer.decode([token for token in row if token not in frame]) for row in known}
+    return [sentences[tuple(row)].strip() for row in ids.tolist()]

@@ -47,8 +47,10 @@ def read_episodes(path: Path, fields: Mapping[str, Fields], spec: DataSpec) -> E
         ImportError: A package that the layout needs is missing.
     """
     if not path.exists():
+        ours = "record one with: uva demos pusht --out" if "demos" in fields else "try without: --data.generate"
         raise FileNotFoundError(
-            f"There is no dataset at {path}; set data.path to one, or record one with: uva demos pusht --out {path}"
+            f"There is no dataset at {path}; set data.path to one, or {ours} "
+            f"{path if 'demos' in fields else 'RandomEpisodes'}"
         )
     for name, names in fields.items():
         if LAYOUTS[name].matches(path):

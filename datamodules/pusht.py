@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from uva_lightning.datamodules.base import RobotDataModule
-from uva_lightning.datamodules.fields import Fields
+from uva_lightning.datamodules.fields import Fields, Range
 from uva_lightning.datamodules.layouts import read_episodes
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.datamodules.symmetry import Symmetry
@@ -34,6 +34,7 @@ class PushT(RobotDataModule):
         "replay_buffer": Fields(video={"top": "img"}, action="action", state={"agent": "state"}),
         "lerobot": Fields(video={"top": "observation.image"}, action="action", state={"agent": "observation.state"}),
     }
+    ranges: ClassVar[Mapping[str, Range]] = {"action": Range(0, PLANE), "state": Range(0, PLANE)}
 
     def read(self) -> EpisodeStore:
         """Read all episodes from ``path``, in whichever layout they lie."""

@@ -1,4 +1,8 @@
-"""Read Diffusion Policy's replay buffer: zarr format 2 with ``data/<field>`` of one length, as folder or .zip."""
+"""Read Diffusion Policy's replay buffer: zarr format 2 with ``data/<field>`` of one length, as folder or .zip.
+
+Instructions are read from ``meta/instructions``, one sentence per episode, which is ours, or else from CLIP's tokens,
+as UVA's LIBERO caches have them.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uva_lightning.datamodules.fields import Fields, columns
+from uva_lightning.datamodules.instructions import from_clip_tokens
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.types import DataSpec
 
-ENDS = "episode_ends"
+ENDS, INSTRUCTIONS = "episode_ends", "instructions"
+BLOCK = 64
+"""Pictures read at a time, where a chunk holds fewer."""
 
 
 def matches(path: Path) -> bool:
@@ -39,12 +46,14 @@ def read(path: Path, fields: Fields, spec: DataSpec) -> EpisodeStore:
     if path.is_file() and not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is no whole zip file, expected a zipped replay buffer; copy or download it again.")
     store: Any = zarr.storage.ZipStore(path, mode="r") if path.is_file() else zarr.storage.LocalStore(path)
+    _register_picture_codecs()
     try:
         root = _group(zarr, store, path)
         keys = set(_members(root, "data"))
         fields.require(keys, path)
         if ENDS not in _members(root, "meta"):
             raise ValueError(f"{path} lacks meta/{ENDS}: found data/ with {', '.join(sorted(keys))}, expected both.")
+        ends = np.asarray(root[f"meta/{ENDS}"][:], dtype=np.int64)
         return EpisodeStore(
             {camera: _pictures(root[f"data/{field}"], field, path) for camera, field in fields.video.items()},
             np.asarray(root[f"data/{fields.action}"][:], dtype=np.float32),
@@ -52,10 +61,31 @@ def read(path: Path, fields: Fields, spec: DataSpec) -> EpisodeStore:
                 name: columns(root[f"data/{field}"][:], spec.state_dims[name], field, path)
                 for name, field in fields.state.items()
             },
-            np.asarray(root[f"meta/{ENDS}"][:], dtype=np.int64),
+            ends,
+            _instructions(root, fields.instructions, ends),
         )
     finally:
         store.close()
+
+
+def _register_picture_codecs() -> None:
+    """Let zarr decode pictures stored as JPEG 2000 or XL, if the package for that is there."""
+    try:
+        from imagecodecs.numcodecs import register_codecs
+    except ImportError:
+        return
+    register_codecs(verbose=False)
+
+
+def _instructions(root: Any, field: str | None, ends: NDArray[np.int64]) -> list[str] | None:
+    if field is None:
+        return None
+    if INSTRUCTIONS in _members(root, "meta"):
+        return [str(sentence) for sentence in root[f"meta/{INSTRUCTIONS}"][:]]
+    if field not in _members(root, "data"):
+        return None
+    begins = np.concatenate([[0], ends[:-1]])
+    return from_clip_tokens(np.stack([root[f"data/{field}"][int(begin)][0] for begin in begins]))
 
 
 def _group(zarr: Any, store: Any, path: Path) -> Any:
@@ -68,7 +98,14 @@ def _group(zarr: Any, store: Any, path: Path) -> Any:
 
 
 def _members(root: Any, name: str) -> list[str]:
-    return [key for key, _ in root[name].members()] if name in root else []
+    try:
+        return [key for key, _ in root[name].members()] if name in root else []
+    except Exception as error:
+        if "imagecodecs" not in str(error):
+            raise
+        raise ImportError(
+            f"The pictures are stored in a format that needs imagecodecs ({error}); pip install 'uva_lightning[data]'."
+        ) from error
 
 
 def _pictures(array: Any, field: str, path: Path) -> NDArray[np.uint8]:
@@ -76,7 +113,8 @@ def _pictures(array: Any, field: str, path: Path) -> NDArray[np.uint8]:
     if array.ndim != 4 or array.shape[-1] != 3:
         raise ValueError(f"'{field}' in {path} has the shape {list(array.shape)}, expected [n, H, W, 3].")
     pictures = np.empty(array.shape, dtype=np.uint8)
-    block = max(1, int(array.chunks[0]))
+    chunk = int(array.chunks[0])
+    block = chunk * max(1, BLOCK // chunk)
     for first in range(0, len(pictures), block):
         values = array[first : first + block]
         if values.dtype != np.uint8:

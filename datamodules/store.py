@@ -68,6 +68,18 @@ class EpisodeStore:
         """Steps of each episode, i64[e]."""
         return self.ends - self.begins
 
+    @classmethod
+    def joined(cls, stores: Sequence[EpisodeStore]) -> EpisodeStore:
+        """Put the episodes of several stores of one kind one after another."""
+        told = [store.instructions for store in stores]
+        return cls(
+            {name: np.concatenate([store.video[name] for store in stores]) for name in stores[0].video},
+            np.concatenate([store.action for store in stores]),
+            {name: np.concatenate([store.state[name] for store in stores]) for name in stores[0].state},
+            np.cumsum(np.concatenate([store.lengths for store in stores])),
+            None if None in told else [sentence for part in told for sentence in part or ()],
+        )
+
     def select(self, indices: Sequence[int]) -> EpisodeStore:
         """Copy some episodes, in the given order."""
         if not len(indices):

@@ -2,7 +2,7 @@
 
 EXTRAS = {
     "sim": ("gymnasium", "pymunk", "shapely", "cv2", "av", "matplotlib"),
-    "data": ("zarr", "pyarrow", "av"),
+    "data": ("zarr", "imagecodecs", "pyarrow", "av"),
     "text": ("open_clip",),
 }
 

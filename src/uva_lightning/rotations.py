@@ -1,0 +1,22 @@
+"""Rotations of rigid bodies, as matrices and as what data sets and heads use."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def from_axis_angle(vector: Tensor) -> Tensor:
+    """Turn axis times angle, f[..., 3] in rad, into matrices f[..., 3, 3] (Rodrigues)."""
+    angle = vector.norm(dim=-1)[..., None, None]
+    x, y, z = vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=-1).unflatten(-1, (3, 3))
+    first = torch.sinc(angle / torch.pi)  # sin(angle) / angle
+    second = 0.5 * torch.sinc(angle / (2 * torch.pi)).square()  # (1 - cos(angle)) / angle ** 2
+    return torch.eye(3, dtype=vector.dtype, device=vector.device) + first * cross + second * (cross @ cross)
+
+
+def to_six(matrix: Tensor) -> Tensor:
+    """Keep the first two rows of f[..., 3, 3]: the rotation-6d of UMI and UVA, f[..., 6] (Zhou 2019)."""
+    return matrix[..., :2, :].flatten(-2)
