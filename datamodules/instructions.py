@@ -39,10 +39,11 @@ class CachedInstructions(TextEmbedder):
     Args:
         path: A ``.safetensors`` file with one f32[512] per instruction, named by it; or one table ``embeddings``
             f32[n, 512] whose rows the JSON list ``instructions`` in the file's metadata names.
+        missing: Embeds what the file lacks, e.g. ``RandomInstructions`` to try a config; if not given that is an error.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str, missing: TextEmbedder | None = None) -> None:
+        self.path, self.missing = Path(path), missing
 
     def embed(self, instructions: Sequence[str]) -> Tensor:
         """See the base class.
@@ -50,8 +51,11 @@ class CachedInstructions(TextEmbedder):
         Raises:
             ValueError: The file is missing or damaged, or lacks an instruction.
         """
-        known = self._read()
-        if missing := sorted(set(instructions) - set(known)):
+        known = self._read() if self.missing is None or self.path.exists() else {}
+        missing = sorted(set(instructions) - set(known))
+        if missing and self.missing is not None:
+            known |= dict(zip(missing, self.missing.embed(missing), strict=True))
+        elif missing:
             raise ValueError(
                 f"{self.path} has no vector for '{missing[0]}' ({len(missing)} of {len(set(instructions))} are "
                 f"missing); {self._recipe}"

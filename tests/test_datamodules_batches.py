@@ -99,6 +99,9 @@ def test_cached_instructions(tmp_path):
         CachedInstructions(path).embed(["dance", "wave"])
     with pytest.raises(ValueError, match="There is no file .*set data.text.path"):
         CachedInstructions(tmp_path / "none").embed(["wave"])
+    lenient = CachedInstructions(path, missing=RandomInstructions()).embed(["dance", "wave"])
+    assert lenient.equal(torch.cat([RandomInstructions().embed(["dance"]), vectors[[2]]]))
+    assert CachedInstructions(tmp_path / "none", RandomInstructions()).embed(["dance"]).equal(lenient[:1])
     save_file({"wave": torch.zeros(3)}, path)
     with pytest.raises(ValueError, match=r"vectors of \[3\] numbers, expected \[512\]"):
         CachedInstructions(path).embed(["wave"])

@@ -106,6 +106,21 @@ class TestLinearPatches:
         with pytest.raises(ValueError, match="expected 1 to 48|whiten is an exponent"):
             LinearPatches(**{"patch": PATCH, "channels": 8, **options})
 
+    def test_a_grid_fits_pictures_of_any_size_that_it_divides(self):
+        for side in (3, 6):
+            tokenizer, other = (LinearPatches(channels=12, grid=3) for _ in range(2))
+            picture = frames()[:, : 2 * side, : 2 * side]
+            tokenizer.fit(picture)
+            assert tokenizer.grid(2 * side) == (3, 3)
+            assert tokenizer.encode(picture).shape == (len(picture), 9, 12)
+            assert tokenizer.decode(tokenizer.encode(picture), 2 * side).shape == picture.shape
+            other.load_state(tokenizer.state())
+            assert other.encode(picture).equal(tokenizer.encode(picture))
+        with pytest.raises(ValueError, match="Frames of 13 px do not divide into 3 columns; set grid"):
+            tokenizer.grid(13)
+        with pytest.raises(ValueError, match="channels is 13, expected 1 to 12, the numbers in a 2 px patch"):
+            LinearPatches(channels=13, grid=3).fit(frames()[:, :6, :6])
+
     def test_a_copy_of_the_model_shares_it(self):
         tokenizer = fitted()
         assert copy.deepcopy({"tokenizer": tokenizer})["tokenizer"] is tokenizer

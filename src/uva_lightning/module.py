@@ -202,7 +202,8 @@ class UVAModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule, stepped with every optimizer step."""
         fused = self.trainer.precision != "16-mixed"  # Lightning cannot clip scaled gradients of a fused optimizer
-        optimizer, schedule = self.optimizer.build(self, self.trainer.estimated_stepping_batches, fused)
+        starts = [batches // self.trainer.accumulate_grad_batches for batches in self.sampler.starts]
+        optimizer, schedule = self.optimizer.build(self, self.trainer.estimated_stepping_batches, fused, starts)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

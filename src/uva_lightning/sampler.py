@@ -69,6 +69,8 @@ class ObjectiveSampler:
 
     serves_all = True
     """Whether every step serves all objectives, so that every head gets gradients."""
+    starts: tuple[int, ...] = (0,)
+    """Batches at which a stage of training begins; the learning rate and ``StageStart`` begin anew there."""
 
     def __init__(
         self, objectives: Mapping[str, Objective], shares: Mapping[str, float] | None = None, seed: int = 0

@@ -77,6 +77,14 @@ class EMA(WeightAveraging):
         """Go back to the weights that are trained."""
         self._show(trainer, pl_module, False)
 
+    def begin_anew(self, pl_module: LightningModule) -> None:
+        """Put the average into the model and average anew from there, as a run that starts from a checkpoint."""
+        if self._average_model is None:
+            return
+        for average, current in zip(self._average_model.module.parameters(), pl_module.parameters(), strict=True):
+            current.data.copy_(average.data)
+        self._average_model.n_averaged.zero_()
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the average in the model; the trained weights are kept for checkpoints written from now on."""
         self._show(trainer, pl_module, True)

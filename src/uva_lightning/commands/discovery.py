@@ -8,6 +8,7 @@ from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.extras import install_command
 
 PACKAGES = ("objectives", "datamodules", "model.heads", "model.tokenizers", "callbacks")
+MODULES = ("curriculum",)
 GROUP = "uva_lightning.objectives"
 
 
@@ -18,6 +19,8 @@ def import_components() -> dict[str, str]:
         Modules left out because they need an extra that is not installed, each with the fix.
     """
     left_out: dict[str, str] = {}
+    for name in MODULES:
+        importlib.import_module(f"uva_lightning.{name}")
     for name in PACKAGES:
         package = importlib.import_module(f"uva_lightning.{name}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
