@@ -1,0 +1,59 @@
+"""Recordings that the config describes: facts and names of the fields as options, no code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from uva_lightning.datamodules.base import RobotDataModule
+from uva_lightning.datamodules.fields import Fields
+from uva_lightning.datamodules.layouts import read_episodes
+from uva_lightning.datamodules.store import EpisodeStore
+from uva_lightning.types import DataSpec
+
+
+class Described(RobotDataModule):
+    """A dataset whose facts stand in the config, so that a model can be built before its data is there.
+
+    Args:
+        path: Where the data lies; read when training starts.
+        spec: Facts of the data.
+        fields: Names of the fields for each layout in which the data may lie: demos, lerobot, replay_buffer.
+        batch_size: Windows of a step, over all processes together.
+        pad: Steps by which a window may begin before its episode and end after it; edges are repeated.
+        val_ratio: Share of the episodes held out, at least one.
+        seed: Seed of the split and of the order.
+        workers: Processes that fetch batches; 0 is fastest from cached latents.
+        cache_dir: Folder that keeps cached latents for later runs.
+    """
+
+    facts: ClassVar[DataSpec] = DataSpec(cameras=(), image_size=0, action_dim=0, state_dims={}, rate_hz=0)
+
+    def __init__(
+        self,
+        path: Path | str,
+        spec: DataSpec,
+        fields: dict[str, Fields],
+        batch_size: int = 64,
+        pad: tuple[int, int] = (1, 7),
+        val_ratio: float = 0.02,
+        seed: int = 42,
+        workers: int = 0,
+        cache_dir: Path | str | None = None,
+    ) -> None:
+        super().__init__(
+            path,
+            batch_size,
+            frames=spec.frames,
+            horizon=spec.horizon,
+            pad=pad,
+            val_ratio=val_ratio,
+            seed=seed,
+            workers=workers,
+            cache_dir=cache_dir,
+        )
+        self.spec, self.fields = spec, fields
+
+    def read(self) -> EpisodeStore:
+        """Read all episodes from ``path``, in whichever layout they lie."""
+        return read_episodes(self.path, self.fields, self.spec)
