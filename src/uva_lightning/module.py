@@ -14,6 +14,7 @@ from uva_lightning.balance import Balancer, FixedWeights, Terms, split_terms
 from uva_lightning.metrics.window import WindowMeans
 from uva_lightning.model.fitted import Fitted
 from uva_lightning.model.heads.base import Head
+from uva_lightning.model.start import StartFrom
 from uva_lightning.model.streams import Shape
 from uva_lightning.model.tokenizers.base import Tokenizer
 from uva_lightning.model.transformer import LatentTransformer
@@ -44,6 +45,7 @@ class UVAModule(LightningModule):
         balancer: How losses become one; the objectives' fixed weights if not given.
         optimizer: Optimizer and learning rate.
         seed: Seed of masks, noise and assignment.
+        start: Weights to start a new run from.
     """
 
     def __init__(
@@ -59,15 +61,15 @@ class UVAModule(LightningModule):
         balancer: Balancer | None = None,
         optimizer: AdamWCosine | None = None,
         seed: int = 42,
+        start: StartFrom | None = None,
     ) -> None:
         super().__init__()
-        self.spec, self.tokenizer, self.seed = spec, tokenizer, seed
+        self.spec, self.tokenizer, self.seed, self.start = spec, tokenizer, seed, start
         self.actions = actions or ActionSpace(Limits())
         self.proprioception = (proprioception or Proprioception()).bind(spec)
-        self.optimizer = optimizer or AdamWCosine()
+        self.optimizer, self._means = optimizer or AdamWCosine(), WindowMeans()
         self.sampler, self.balancer = sampler(objectives), balancer or FixedWeights()
         self.objectives = nn.ModuleList(o for o in objectives.values() if isinstance(o, nn.Module))
-        self._means = WindowMeans()
 
         shapes = self._shapes(set(heads))
         self.transformer = transformer({n: s for n, s in shapes.items() if n not in self.proprioception.targets})
@@ -243,6 +245,8 @@ class UVAModule(LightningModule):
                 "gradients; set trainer.strategy=ddp_find_unused_parameters_true."
             )
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.start is not None and self.trainer.ckpt_path is None:
+            self.start.apply(self, self._fitted())
         if not self.tokenizer.fitted:
             self.tokenizer.fit(data.training_frames())
         chunks = data.training_numbers()

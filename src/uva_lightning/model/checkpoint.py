@@ -1,18 +1,18 @@
-"""Rebuild a model from one checkpoint file, without unpickling anything but tensors and plain values."""
+"""Rebuild a model from what lies on disk, without unpickling anything but tensors and plain values."""
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
-from typing import Any
 
-import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from uva_lightning.commands.discovery import import_components
 from uva_lightning.datamodules.base import RobotDataModule
+from uva_lightning.model.stored import CONFIG, VAE, read
 from uva_lightning.module import UVAModule
+
+__all__ = ["build", "load_module", "read"]
 
 
 def load_module(path: Path) -> tuple[UVAModule, RobotDataModule]:
@@ -21,13 +21,18 @@ def load_module(path: Path) -> tuple[UVAModule, RobotDataModule]:
     The weights are the averaged ones where the run averaged them. The data are not read yet; their path may be gone.
 
     Args:
-        path: Checkpoint written by ``uva fit``.
+        path: Checkpoint written by ``uva fit``, or folder written by ``uva import-checkpoint``.
 
     Raises:
         ValueError: The file is missing, is no checkpoint of ours, or does not match the model it describes.
     """
     checkpoint = read(path)
-    module, data = build(checkpoint["config"])
+    if checkpoint.get("source", {}).get("new"):
+        raise ValueError(
+            f"{path} holds weights to start training from, not a whole model; train it first with: "
+            f"uva fit --config {path / CONFIG}"
+        )
+    module, data = build(_moved(checkpoint["config"], path))
     module.on_load_checkpoint(checkpoint)
     result = module.load_state_dict(checkpoint["state_dict"], strict=False)
     if result.missing_keys or result.unexpected_keys:
@@ -37,23 +42,6 @@ def load_module(path: Path) -> tuple[UVAModule, RobotDataModule]:
             f"e.g. '{example}'; the code differs from the one that wrote it, use the same version."
         )
     return module.eval(), data
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of ours with ``weights_only``."""
-    path = Path(path)
-    if not path.is_file():
-        near = sorted(str(found) for found in path.parent.glob("**/*.ckpt"))[:1] if path.parent.is_dir() else []
-        hint = f"; did you mean {near[0]}?" if near else "; `uva fit` writes one into its run folder."
-        raise ValueError(f"There is no checkpoint {path}{hint}")
-    try:
-        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a checkpoint of tensors and plain values: {error}") from error
-    stored = set(checkpoint) if isinstance(checkpoint, dict) else set()
-    if missing := {"config", "contract", "fitted", "state_dict"} - stored:
-        raise ValueError(f"{path} lacks {sorted(missing)}, expected a checkpoint written by `uva fit`.")
-    return dict(checkpoint)
 
 
 def build(config: str) -> tuple[UVAModule, RobotDataModule]:
@@ -74,3 +62,12 @@ def build(config: str) -> tuple[UVAModule, RobotDataModule]:
         ) from error
     parts = parser.instantiate(parsed)
     return parts["model"], parts["data"]
+
+
+def _moved(config: str, folder: Path) -> str:
+    """Let a folder that was moved use the autoencoder within it."""
+    if not (folder / VAE).is_dir():
+        return config
+    sections = yaml.safe_load(config)
+    sections["model"]["tokenizer"]["init_args"]["path"] = str(folder / VAE)
+    return yaml.safe_dump(sections, sort_keys=False)

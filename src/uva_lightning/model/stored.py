@@ -1,0 +1,122 @@
+"""Where models lie on disk: a checkpoint of ``uva fit``, or the folder that ``uva import-checkpoint`` writes."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from uva_lightning.types import DataSpec
+
+WEIGHTS, FITTED, CARRIED = "model.safetensors", "fitted.safetensors", "carried.safetensors"
+CONFIG, CONTRACT = "config.yaml", "contract.json"
+VAE, TEXT = "vae", "text"
+READABLE = 0o644  # safetensors writes for the owner alone
+FORMAT = "uva_lightning model 1"
+PARTS = ("tokenizer", "actions", "proprioception")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a model without unpickling anything but tensors and plain values.
+
+    Args:
+        path: Checkpoint of ``uva fit``, or folder of ``uva import-checkpoint``.
+
+    Returns:
+        ``config`` (YAML text), ``contract`` (facts of the data), ``fitted`` (tensors of each fitted part),
+        ``state_dict``, and what else the file holds.
+
+    Raises:
+        ValueError: It is missing, damaged, or nothing of ours.
+    """
+    path = Path(path)
+    if (path / CONTRACT).is_file():
+        return _read_folder(path)
+    if not path.is_file():
+        near = sorted(str(found) for found in path.parent.glob("**/*.ckpt"))[:1] if path.parent.is_dir() else []
+        hint = f"; did you mean {near[0]}?" if near else "; `uva fit` writes one into its run folder."
+        raise ValueError(f"There is no checkpoint {path}{hint}")
+    try:
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as a checkpoint of tensors and plain values: {error}") from error
+    stored = set(checkpoint) if isinstance(checkpoint, dict) else set()
+    if missing := {"config", "contract", "fitted", "state_dict"} - stored:
+        raise ValueError(f"{path} lacks {sorted(missing)}, expected a checkpoint written by `uva fit`.")
+    return dict(checkpoint)
+
+
+def weights_file(path: Path) -> Path:
+    """Give the file that holds the weights of a checkpoint or of an imported folder."""
+    return path / WEIGHTS if (path / CONTRACT).is_file() else path
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        ValueError: It is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); import the checkpoint again.") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file; tensors may be views, but a memory that two share is refused by the format.
+
+    Raises:
+        OSError: It cannot be written, for example because the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+        path.chmod(READABLE)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written ({error}); make room or name another folder.") from error
+
+
+def flatten(fitted: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Join the names of fitted parts and of their tensors by a slash."""
+    return {f"{part}/{key}": value for part, state in fitted.items() for key, value in state.items()}
+
+
+def facts(contract: Mapping[str, Any]) -> dict[str, Any]:
+    """Give facts of the data as read from JSON the types of ``DataSpec``.
+
+    Raises:
+        ValueError: They lack some.
+    """
+    try:
+        return vars(DataSpec(**{**contract, "cameras": tuple(contract["cameras"])}))
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"The contract does not describe data of this version: {error}; import again.") from error
+
+
+def _read_folder(path: Path) -> dict[str, Any]:
+    try:
+        contract = json.loads((path / CONTRACT).read_text())
+        config = (path / CONFIG).read_text()
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is incomplete ({error}), expected a folder of uva import-checkpoint.") from error
+    if contract.get("format") != FORMAT:
+        raise ValueError(f"{path} has the format {contract.get('format')}, expected '{FORMAT}'; import again.")
+    fitted: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+    for name, value in (read_tensors(path / FITTED) if (path / FITTED).is_file() else {}).items():
+        part, _, key = name.partition("/")
+        fitted.setdefault(part, {})[key] = value
+    return {
+        "config": config,
+        "contract": facts(contract["spec"]),
+        "fitted": fitted,
+        "state_dict": read_tensors(path / WEIGHTS),
+        "source": contract,
+    }
