@@ -23,6 +23,14 @@ COMMANDS = {
     "demos": ("uva_lightning.demos:write_demos", "write demonstrations with a scripted expert"),
     "rollout": ("uva_lightning.commands.rollout:rollout", "run a checkpoint in simulated environments"),
     "functions": ("uva_lightning.functions:functions", "measure every function of a checkpoint against its baseline"),
+    "import-checkpoint": (
+        "uva_lightning.commands.import_checkpoint:import_checkpoint",
+        "make a checkpoint of the official code loadable",
+    ),
+    "export-checkpoint": (
+        "uva_lightning.commands.export_checkpoint:export_checkpoint",
+        "write a model as a checkpoint of the official code",
+    ),
     "objectives": ("uva_lightning.commands.objectives:list_objectives", "list what the model can be asked to do"),
     "doctor": ("uva_lightning.commands.doctor:doctor", "check the environment and say how to mend it"),
 }
@@ -64,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def overview() -> str:
     """Describe all commands."""
     rows = [*TRAINING.items(), *((name, help_) for name, (_, help_) in COMMANDS.items())]
-    table = "".join(f"  {name:<12}{help_}\n" for name, help_ in rows)
+    width = max(len(name) for name, _ in rows) + 2
+    table = "".join(f"  {name:<{width}}{help_}\n" for name, help_ in rows)
     return (
         "usage: uva COMMAND [options]\n\n"
         "One latent transformer, many functions: train and run Unified Video Action models.\n\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from uva_lightning.commands.errors import UserError
+from uva_lightning.model.stored import weights_file
 from uva_lightning.policy.policy import UVAPolicy
 from uva_lightning.results import sha256, write_json
 from uva_lightning.rollouts import FIRST_TEST_SEED, RolloutResult, run_rollouts
@@ -31,7 +32,7 @@ def rollout(
     """Run a checkpoint in simulated environments; writes results.json and films.
 
     Args:
-        ckpt: Checkpoint of a training run.
+        ckpt: Checkpoint of a training run, or folder of uva import-checkpoint.
         env: Environment, such as pusht.
         episodes: Number of episodes.
         seed: Seed of the first episode; the others count up.
@@ -50,7 +51,7 @@ def rollout(
     result = run_rollouts(policy, env, policy.spec, range(seed, seed + episodes), execute, videos)
     for number, frames in result.frames.items():
         write_mp4(out / f"{env}_{number}.mp4", frames, policy.spec.rate_hz)
-    checkpoint = {"path": str(ckpt.resolve()), "sha256": sha256(ckpt)}
+    checkpoint = {"path": str(ckpt.resolve()), "sha256": sha256(weights_file(ckpt))}
     command = shlex.join(["uva", *sys.argv[1:]])
     write_json(out / RESULTS, {**result.record(), "checkpoint": checkpoint, "command": command})
     sys.stdout.write(summary(result) + f"\nresults and {len(result.frames)} films: {out}\n")
@@ -75,14 +76,16 @@ def summary(result: RolloutResult) -> str:
 
 
 def run_folder(ckpt: Path) -> Path:
-    """Give the folder of the run that wrote a checkpoint."""
+    """Give the folder of the run that wrote a checkpoint, or that was imported."""
+    if ckpt.is_dir():
+        return ckpt.resolve()
     folder = ckpt.resolve().parent
     return folder.parent if folder.name == CHECKPOINTS else folder
 
 
 def _find(ckpt: Path) -> None:
     """Refuse a path without a file, and name the newest checkpoint nearby."""
-    if ckpt.is_file():
+    if weights_file(ckpt).is_file():
         return
     place = ckpt
     while not place.is_dir():

@@ -1,0 +1,324 @@
+"""``uva import-checkpoint`` and back: every bit of an official file, a folder that loads, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from uva_lightning.cli import main
+from uva_lightning.model.checkpoint import load_module, read
+from uva_lightning.official.config import Sizes
+from uva_lightning.official.importing import expected_tensors, same_bits
+from uva_lightning.parity.naming import normal
+
+TINY = ("pusht", "libero10", "toolhang", "toolhang_hist", "umi", "umi_multi")
+
+
+@pytest.fixture
+def uva(capsys):
+    """A function that runs a command and gives its status, output and complaint."""
+
+    def run(*args):
+        status = main([str(arg) for arg in args])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def imported(uva, official_file, tiny_vae, tmp_path):
+    """A function that imports a tiny official checkpoint and gives folder and output."""
+
+    def run(variant="pusht", *options, change=None):
+        folder = tmp_path / f"{variant}_imported"
+        source = official_file(variant, change)
+        status, out, complaint = uva(
+            "import-checkpoint", source, "--to", folder, "--heads", 4, "--vae", tiny_vae, *options
+        )
+        assert (status, complaint) == (0, "")
+        return folder, out
+
+    return run
+
+
+@pytest.fixture
+def refused(uva, official_file, tmp_path):
+    """A function that imports something that cannot be, and gives the one sentence; nothing may be left behind."""
+
+    def run(source, *options):
+        before = sorted(tmp_path.iterdir())
+        status, out, complaint = uva("import-checkpoint", source, "--to", tmp_path / "out", "--heads", 4, *options)
+        assert (status, out) == (2, "")
+        assert sorted(tmp_path.iterdir()) == before
+        assert complaint.startswith("uva: error: ")
+        assert complaint.count("\n") == 1
+        return complaint
+
+    return run
+
+
+@pytest.mark.parametrize("variant", TINY)
+def test_import_and_export_give_the_same_file(imported, uva, tmp_path, variant):
+    folder, _ = imported(variant)
+    assert uva("export-checkpoint", folder, "--to", tmp_path / "back.ckpt")[0] == 0
+    before = torch.load(tmp_path / f"{variant}.ckpt", weights_only=True)["state_dicts"]
+    content = torch.load(tmp_path / "back.ckpt", weights_only=True)
+    assert content["cfg"] == content["pickles"] == {}
+    for copy in ("model", "ema_model"):
+        after = content["state_dicts"][copy]
+        assert set(after) == set(before[copy])
+        assert all(same_bits(after[name], value) for name, value in before[copy].items())
+    assert not before["model"]["model.z_proj.bias"].equal(before["ema_model"]["model.z_proj.bias"])
+
+
+@pytest.mark.parametrize("variant", TINY)
+def test_the_folder_loads_with_the_official_numbers(imported, official_state, variant):
+    folder, _ = imported(variant)
+    module, data = load_module(folder)
+    official, weights = official_state(variant), module.state_dict()
+    assert data.spec == module.spec
+    block = "encoder_blocks.1.mlp.fc2.weight"
+    assert weights["transformer.encoder.1.mlp.3.weight"].equal(official[f"model.{block}"])
+    shared = module.transformer.streams["video"].placeholder
+    assert module.transformer.streams["past_video"].placeholder is shared
+    assert shared.equal(official["model.fake_latent_x"])
+    assert module.actions.fitted
+    scale = official.get("normalizer.params_dict.action.scale", torch.ones(module.spec.action_dim))
+    assert module.actions.state()["normalizer.scale"].equal(scale)
+    if "proprio" in module.transformer.streams:
+        assert module.transformer.streams["proprio"].placeholder is None
+        assert module.proprioception.fitted
+        first = next(iter(module.spec.state_dims))
+        scale = official.get(f"normalizer.params_dict.{first}.scale", torch.ones(3))
+        assert module.proprioception.state()[f"{first}.scale"].equal(scale)
+
+
+def test_what_is_printed_and_recorded(imported):
+    folder, out = imported("umi_multi")
+    lines = [line.split() for line in out.splitlines()]
+    assert ["shared", "1"] in lines
+    assert ["split", "1"] in lines
+    assert ["reshaped", "6"] in lines
+    assert any(line[:2] == ["unused", "2"] and "proprioception_image_proj_cond.weight," in line for line in lines)
+    assert "variant umi_multi at 20 Hz" in out
+    contract = json.loads((folder / "contract.json").read_text())
+    assert contract["source"]["file"] == "umi_multi.ckpt"
+    assert len(contract["source"]["sha256"]) == 64
+    assert contract["conventions"]["rotation"].startswith("6-D")
+    assert contract["spec"]["state_steps"] == 4
+
+
+def test_the_current_weights_on_demand(imported, official_state):
+    folder, _ = imported("pusht", "--weights", "model")
+    found = load_file(folder / "model.safetensors")["transformer.encoder_norm.bias"]
+    assert found.equal(official_state("pusht", "model")["model.encoder_norm.bias"])
+    assert not found.equal(official_state("pusht")["model.encoder_norm.bias"])
+
+
+def test_the_files_own_configuration_tells_the_steps_of_proprioception(imported):
+    def varied(content):
+        content["cfg"] = {"model": {"policy": {"different_history_freq": True}}}
+
+    folder, _ = imported("toolhang", change=varied)
+    assert json.loads((folder / "contract.json").read_text())["spec"]["state_steps"] == 4
+    shutil.rmtree(folder)
+    folder, _ = imported("toolhang")
+    assert json.loads((folder / "contract.json").read_text())["spec"]["state_steps"] == 16
+
+
+def test_code_in_the_file_is_named_and_not_run(imported, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    _, out = imported("pusht", change=lambda content: content.update(pickles={"epoch": Trap()}))
+    assert "skipped: posix.mkdir (1)" in out
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_folder_that_was_moved_still_loads(imported, tiny_vae, tmp_path):
+    folder, _ = imported()
+    shutil.copytree(tiny_vae, folder / "vae")
+    folder.rename(tmp_path / "elsewhere")
+    module, _ = load_module(tmp_path / "elsewhere")
+    assert module.tokenizer.path == tmp_path / "elsewhere" / "vae"
+
+
+def test_safetensors_with_one_copy(uva, official_state, tiny_vae, tmp_path):
+    save_file(official_state("pusht"), tmp_path / "policy.safetensors")
+    options = ("--to", tmp_path / "out", "--heads", 4, "--vae", tiny_vae)
+    assert uva("import-checkpoint", tmp_path / "policy.safetensors", *options)[0] == 0
+    assert load_module(tmp_path / "out")[0].state_dict()["transformer.fuse_bias"].any()
+
+
+class TestStartingFromMAR:
+    @pytest.fixture
+    def mar(self, official_keys, tmp_path):
+        """MAR at tiny size: what UVA takes over, and what it leaves."""
+        shapes = {n: s for n, s in official_keys["tiny/libero10"].items() if n in official_keys["mar_base"]}
+        left = {"class_emb.weight": [10, 64], "mask_token": [1, 1, 64], "encoder_pos_embed_learned": [1, 320, 64]}
+        shapes |= {**left, "decoder_pos_embed_learned": [1, 320, 64], "diffusion_pos_embed_learned": [1, 256, 64]}
+        state = {name: normal(name, shape) for name, shape in shapes.items()}
+        torch.save({"model": {}, "model_ema": state, "epoch": 799}, tmp_path / "mar.pth")
+        return tmp_path / "mar.pth"
+
+    def test_the_folder_holds_a_start(self, uva, mar, tiny_vae, tmp_path, official_keys):
+        options = ("--to", tmp_path / "out", "--heads", 4, "--vae", tiny_vae, "--variant", "libero10")
+        status, out, _ = uva("import-checkpoint", mar, *options)
+        assert status == 0
+        total = len(official_keys["tiny/libero10"].keys() & official_keys["mar_base"].keys())
+        assert f"matched {total:>10}  of {total + 5}".split() in [line.split() for line in out.splitlines()]
+        config = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+        assert list(config["model"]["heads"]) == ["video"]
+        assert "transformer.streams.past_video.*" in config["model"]["start"]["new"]
+        with pytest.raises(ValueError, match="holds weights to start training from, not a whole model"):
+            load_module(tmp_path / "out")
+        assert uva("export-checkpoint", tmp_path / "out", "--to", tmp_path / "x.ckpt")[0] == 2
+
+    def test_too_little_of_another_model_is_refused(self, refused, mar):
+        content = torch.load(mar)
+        content["model_ema"] |= {f"other.{n}": torch.ones(1) for n in range(50)}
+        torch.save(content, mar)
+        text = refused(mar)
+        assert "86 of 142 tensors match (60.6%), expected at least 90.0%, e.g. 'fake_latent' does not" in text
+
+
+class TestRefused:
+    def test_a_truncated_file(self, refused, official_file, tmp_path):
+        content = official_file().read_bytes()
+        (tmp_path / "half.ckpt").write_bytes(content[: len(content) // 2])
+        assert "half.ckpt cannot be read as a checkpoint" in refused(tmp_path / "half.ckpt")
+
+    def test_a_corrupt_file(self, refused, official_file):
+        path = official_file()
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 255
+        path.write_bytes(content)
+        assert "do not match their checksum" in refused(path)
+
+    def test_something_else(self, refused, tmp_path):
+        torch.save({"state_dict": {"layer1.weight": torch.ones(2)}}, tmp_path / "resnet.pt")
+        assert "holds 1 tensors, e.g. 'layer1.weight', expected a checkpoint of UVA" in refused(tmp_path / "resnet.pt")
+
+    def test_a_wrong_autoencoder(self, refused, official_file):
+        def other(content):
+            for state in content["state_dicts"].values():
+                state["vae_model.encoder.conv_in.weight"] = torch.ones(64, 3, 3, 3)
+
+        assert "These are not the weights of KL-16" in refused(official_file("pusht", other))
+
+    def test_unknown_tensors(self, refused, official_file):
+        def strange(content):
+            for state in content["state_dicts"].values():
+                state |= {f"model.adapter.{number}": torch.ones(1) for number in range(20)}
+
+        text = refused(official_file("pusht", strange))
+        assert "expected at least 90.0%, e.g. 'adapter.0' does not" in text
+
+    def test_shapes_of_another_variant(self, refused, official_file):
+        def wide(content):
+            for state in content["state_dicts"].values():
+                state["model.diffactloss.net.input_proj.weight"] = torch.ones(64, 10)
+
+        text = refused(official_file("pusht", wide))
+        assert "1 tensors have another shape than this model" in text
+        assert "is [64, 10], expected [64, 2]" in text
+
+    def test_another_variant_than_asked_for(self, refused, official_file):
+        text = refused(official_file("libero10"), "--variant", "pusht")
+        assert "holds weights of libero10, expected pusht" in text
+
+    def test_widths_that_are_no_known_datas(self, refused, official_file):
+        def narrow(content):
+            for state in content["state_dicts"].values():
+                state["model.proprioception_proj_cond.weight"] = torch.ones(64, 8)
+
+        assert "The proprioception is 8 numbers wide, expected 9" in refused(official_file("toolhang", narrow))
+
+    def test_an_incomplete_model(self, refused, official_file):
+        def less(content):
+            for state in content["state_dicts"].values():
+                del state["model.encoder_norm.bias"]
+
+        assert "lacks 1 tensors of its model, e.g. 'transformer.encoder_norm.bias'" in refused(
+            official_file("pusht", less)
+        )
+
+    def test_a_file_without_averaged_weights(self, refused, official_file):
+        path = official_file("pusht", lambda content: content["state_dicts"].pop("ema_model"))
+        assert "has no ema_model, only model; give --weights model" in refused(path)
+
+    def test_a_size_whose_attention_heads_nothing_tells(self, uva, official_file, tmp_path):
+        status, _, complaint = uva("import-checkpoint", official_file(), "--to", tmp_path / "out")
+        assert status == 2
+        assert "give --heads N" in complaint
+
+    def test_a_folder_that_is_not_empty(self, uva, official_file, tmp_path):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine").write_text("precious")
+        status, _, complaint = uva("import-checkpoint", official_file(), "--to", tmp_path / "out", "--heads", 4)
+        assert status == 2
+        assert "exists and is not empty, expected a new folder" in complaint
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+    def test_a_full_disk_leaves_nothing(self, refused, official_file):
+        path = official_file()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            text = refused(path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "was not written" in text
+
+
+@pytest.mark.parametrize("damage", ["model.safetensors", "config.yaml", "contract.json"])
+def test_an_incomplete_folder_is_refused(imported, damage):
+    folder, _ = imported()
+    if damage == "contract.json":
+        (folder / damage).write_text('{"format": "other"}')
+    else:
+        (folder / damage).unlink()
+    with pytest.raises(ValueError, match=r"cannot be read|is incomplete|has the format other"):
+        read(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pusht_video", "umi_multi_joint"])
+def test_full_size_round_trip(uva, official_keys, tmp_path, name):
+    vae = json.loads((Path(__file__).parent / "fixtures" / "kl16_keys.json").read_text())
+    clip = official_keys["clip"] if "umi" in name else {}
+    shapes = official_keys[f"full/{name}"] | {f"vae_model.{key}": shape for key, shape in vae.items()}
+    shapes |= {f"text_model.{key}": shape for key, shape in clip.items()}
+    state = {
+        key: torch.arange(shape[-1]).expand(shape).contiguous() if "position_ids" in key else normal(key, shape)
+        for key, shape in shapes.items()
+    }
+    torch.save({"cfg": {}, "state_dicts": {"model": state, "ema_model": state}, "pickles": {}}, tmp_path / "a.ckpt")
+    assert uva("import-checkpoint", tmp_path / "a.ckpt", "--to", tmp_path / "a")[0] == 0
+    (tmp_path / "a.ckpt").unlink()
+    assert uva("export-checkpoint", tmp_path / "a", "--to", tmp_path / "b.ckpt")[0] == 0
+    shutil.rmtree(tmp_path / "a")
+    after = torch.load(tmp_path / "b.ckpt", weights_only=True, mmap=True)["state_dicts"]
+    for copy in ("model", "ema_model"):
+        assert set(after[copy]) == set(state)
+        assert all(after[copy][key].equal(value) for key, value in state.items())
+    del after
+    (tmp_path / "b.ckpt").unlink()
+
+
+def test_the_expected_tensors_need_no_autoencoder(imported):
+    folder, _ = imported()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    expected = expected_tensors(config, Sizes(frames=4, places=256, action=2))
+    assert {name: value.shape for name, value in expected.items()} == {
+        name: value.shape for name, value in load_module(folder)[0].state_dict().items()
+    }
