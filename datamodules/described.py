@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.datamodules.fields import Fields
 from uva_lightning.datamodules.layouts import read_episodes
 from uva_lightning.datamodules.store import EpisodeStore
+from uva_lightning.datamodules.windows import Window
 from uva_lightning.types import DataSpec
 
 
@@ -20,7 +22,7 @@ class Described(RobotDataModule):
         spec: Facts of the data.
         fields: Names of the fields for each layout in which the data may lie: demos, lerobot, replay_buffer.
         batch_size: Windows of a step, over all processes together.
-        pad: Steps by which a window may begin before its episode and end after it; edges are repeated.
+        window: What a window holds; the numbers that the facts have come from them.
         val_ratio: Share of the episodes held out, at least one.
         seed: Seed of the split and of the order.
         workers: Processes that fetch batches; 0 is fastest from cached latents.
@@ -35,7 +37,7 @@ class Described(RobotDataModule):
         spec: DataSpec,
         fields: dict[str, Fields],
         batch_size: int = 64,
-        pad: tuple[int, int] = (1, 7),
+        window: Window | None = None,
         val_ratio: float = 0.02,
         seed: int = 42,
         workers: int = 0,
@@ -44,16 +46,20 @@ class Described(RobotDataModule):
         super().__init__(
             path,
             batch_size,
-            frames=spec.frames,
-            horizon=spec.horizon,
-            pad=pad,
+            window=replace(
+                window or Window(),
+                frames=spec.frames,
+                horizon=spec.horizon,
+                state_steps=spec.state_steps,
+                past_action=spec.past_action,
+            ),
             val_ratio=val_ratio,
             seed=seed,
             workers=workers,
             cache_dir=cache_dir,
         )
-        self.spec, self.fields = spec, fields
+        self.spec, self._fields = spec, fields
 
     def read(self) -> EpisodeStore:
         """Read all episodes from ``path``, in whichever layout they lie."""
-        return read_episodes(self.path, self.fields, self.spec)
+        return read_episodes(self.path, self._fields, self.spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,3 +95,59 @@ def tiny_module():
         return UVAModule(spec, **{**defaults, **options})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def official_keys():
+    """Names and shapes of the official code's files, full size and tiny, by the name of the file."""
+    return json.loads(gzip.decompress((Path(__file__).parent / "fixtures" / "official_keys.json.gz").read_bytes()))
+
+
+@pytest.fixture(scope="session")
+def official_state(official_keys):
+    """Give a function that fills the tensors of a tiny official policy, each by its name; current weights differ."""
+    from uva_lightning.parity.naming import normal
+
+    normalizers = {"pusht": "pusht_joint", "libero10": "libero10_joint", "toolhang": "toolhang_joint_full"}
+
+    def make(variant, copy="ema_model"):
+        shapes = {f"model.{name}": shape for name, shape in official_keys[f"tiny/{variant}"].items()}
+        full = official_keys.get(f"full/{normalizers.get(variant.removesuffix('_hist'))}", {})
+        frozen = {name: shape for name, shape in full.items() if not name.startswith("model.")}
+        state = {name: normal(f"{copy}/{name}", shape) for name, shape in shapes.items()}
+        return {**state, **{name: normal(name, shape) for name, shape in {"_dummy_variable": [0], **frozen}.items()}}
+
+    return make
+
+
+@pytest.fixture
+def official_file(official_state, tmp_path):
+    """Give a function that writes a tiny official checkpoint after an optional change to its content."""
+    import torch
+
+    def write(variant="pusht", change=None):
+        states = {copy: official_state(variant, copy) for copy in ("model", "ema_model")}
+        content = {"cfg": {"task": {"name": variant}}, "state_dicts": states, "pickles": {"epoch": 3}}
+        if change is not None:
+            change(content)
+        torch.save(content, tmp_path / f"{variant}.ckpt")
+        return tmp_path / f"{variant}.ckpt"
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_vae(tmp_path_factory):
+    """A folder with an autoencoder that has KL-16's interface and 24 thousand weights."""
+    from diffusers import AutoencoderKL
+
+    folder = tmp_path_factory.mktemp("vae") / "vae"
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 5,
+        up_block_types=("UpDecoderBlock2D",) * 5,
+        block_out_channels=(4,) * 5,
+        layers_per_block=1,
+        latent_channels=16,
+        norm_num_groups=2,
+    ).save_pretrained(folder)
+    return folder

@@ -136,9 +136,7 @@ class TestRefused:
             autoencoder_of(tiny_module(spec), Path("run.ckpt"))
         with pytest.raises(ValueError, match="the tokenizer LinearPatches works differently"):
             autoencoder_of(tiny_module(spec, heads=diffusion, objectives=objectives), Path("run.ckpt"))
-        with pytest.raises(
-            ValueError, match=r"run\.ckpt: 'agent' has no counterpart in the official code"
-        ):
+        with pytest.raises(ValueError, match=r"run\.ckpt: 'agent' has no counterpart in the official code"):
             layout_of_ours(tiny_module(spec), Path("run.ckpt"))
 
     def test_placeholders_that_were_trained_apart(self, trained, uva, tmp_path):
