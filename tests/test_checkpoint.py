@@ -31,7 +31,7 @@ def settings(path, folder):
                 },
             },
         },
-        "data": {"class_path": "PushT", "init_args": {"path": str(path), "frames": 2, "batch_size": 8}},
+        "data": {"class_path": "PushT", "init_args": {"path": str(path), "window": {"frames": 2}, "batch_size": 8}},
         "trainer": {
             "max_steps": 4,
             "accelerator": "cpu",

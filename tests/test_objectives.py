@@ -189,7 +189,7 @@ def config(tiny_data, tmp_path, goal):
         },
         "data": {
             "class_path": "PushT",
-            "init_args": {"path": str(tiny_data.path), "frames": 2, "batch_size": 8, "val_ratio": 0.2},
+            "init_args": {"path": str(tiny_data.path), "window": {"frames": 2}, "batch_size": 8, "val_ratio": 0.2},
         },
         "trainer": {
             "max_steps": 2,

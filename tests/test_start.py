@@ -145,7 +145,7 @@ class TestANewModality:
 
 
 def data_options(tiny_data):
-    return {"path": str(tiny_data.path), "frames": 2, "batch_size": 8, "val_ratio": 0.2}
+    return {"path": str(tiny_data.path), "window": {"frames": 2}, "batch_size": 8, "val_ratio": 0.2}
 
 
 def fit(folder, data, start=None, steps=2):

@@ -31,6 +31,7 @@ COMMANDS = {
         "uva_lightning.commands.export_checkpoint:export_checkpoint",
         "write a model as a checkpoint of the official code",
     ),
+    "parity": ("uva_lightning.commands.parity:parity", "compare with numbers of the official code"),
     "objectives": ("uva_lightning.commands.objectives:list_objectives", "list what the model can be asked to do"),
     "doctor": ("uva_lightning.commands.doctor:doctor", "check the environment and say how to mend it"),
 }
