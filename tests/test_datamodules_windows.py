@@ -89,7 +89,7 @@ def test_index_arithmetic_is_fast():
     assert 6400 / (time.perf_counter() - begin) > 20_000
 
 
-OFFICIAL = json.loads((Path(__file__).parent / "fixtures/windows.json").read_text())
+OFFICIAL = json.loads((Path(__file__).parent / "fixtures/official/indices_and_schedules.json").read_text())
 """Read from UVA's code, run on an array that counts the steps of a window."""
 
 

@@ -14,7 +14,7 @@ from uva_lightning.model.heads.denoiser import Guide
 from uva_lightning.model.heads.diffusion import DDIM, GaussianDiffusion, Schedule
 from uva_lightning.model.heads.flow import FlowMatching
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parent / "fixtures" / "official"
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from uva_lightning.model.heads.flow import FlowMatching
 from uva_lightning.model.streams import Shape
 from uva_lightning.types import Tokens, Visible
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parent / "fixtures" / "official"
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def test_standard_gives_mean_zero_and_deviation_one():
     assert encoded.std(dim=0) == pytest.approx(1.0, abs=1e-4)
 
 
-OFFICIAL = np.load(Path(__file__).parent / "fixtures/normalizers.npz")
+OFFICIAL = np.load(Path(__file__).parent / "fixtures/official/normalizers.npz")
 """Scale and offset of the official code for given numbers."""
 
 

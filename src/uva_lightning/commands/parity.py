@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from uva_lightning.commands.discovery import import_components
 from uva_lightning.parity import autoencoder, heads, losses, normalizers, sampling, tables
 from uva_lightning.parity.build import Official
 from uva_lightning.parity.folder import Folder
@@ -25,7 +24,6 @@ def parity(folder: Path) -> int:
         0; 1 if a difference is larger than allowed.
     """
     start, ledger, reference = time.monotonic(), Ledger(), Folder(folder)
-    import_components()
     models = [(variant, scale) for variant in reference.variants() for scale in variant.facts["fills"]]
     parts = (tables.compare, normalizers.compare, heads.compare, autoencoder.compare)
     with tqdm(total=len(models) + len(parts), unit="part", desc="parity", disable=None, leave=False) as bar:

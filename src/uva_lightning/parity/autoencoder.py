@@ -14,7 +14,7 @@ GROUP, LOWEST, HIGHEST = "KL-16", -30.0, 20.0
 
 
 @torch.no_grad()
-@torch.backends.mkldnn.flags(enabled=False)
+@torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)
 def compare(folder: Folder, ledger: Ledger) -> None:
     """Compare every image under every weight scale; without oneDNN, whose convolutions round more coarsely."""
     facts, numbers = folder.json("vae.json"), folder.arrays("vae.npz")

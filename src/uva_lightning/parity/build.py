@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from uva_lightning.commands.discovery import import_components
 from uva_lightning.model.heads.aggregate import ConvFC
 from uva_lightning.model.heads.base import ActionHead, Head, VideoHead
 from uva_lightning.model.heads.diffusion import GaussianDiffusion
@@ -48,6 +49,7 @@ class Official:
     """
 
     def __init__(self, variant: Variant, weights: dict[str, Tensor]) -> None:
+        import_components()  # objectives are found by name
         self.variant = variant
         layout = layout_of(weights, Path(variant.name))
         self.pairs: list[Pair] = pairs(layout)
