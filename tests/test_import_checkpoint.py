@@ -14,7 +14,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from uva_lightning.cli import main
-from uva_lightning.model.checkpoint import load_module, read
+from uva_lightning.model.checkpoint import build, load_module, read
+from uva_lightning.model.start import StartFrom
 from uva_lightning.official.config import Sizes
 from uva_lightning.official.importing import expected_tensors, same_bits
 from uva_lightning.parity.naming import normal
@@ -322,3 +323,67 @@ def test_the_expected_tensors_need_no_autoencoder(imported):
     assert {name: value.shape for name, value in expected.items()} == {
         name: value.shape for name, value in load_module(folder)[0].state_dict().items()
     }
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_the_folder(imported, tiny_data, tmp_path, monkeypatch):
+    """The folder's own configuration, with other data put in: one step, from the imported numbers."""
+
+    def small(content):
+        for state in content["state_dicts"].values():
+            state |= {name: 0.02 * value for name, value in state.items() if name.startswith("model.")}
+
+    folder, _ = imported(change=small)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    data = config["data"]["init_args"]
+    data |= {"path": str(tiny_data.path), "batch_size": 5, "val_ratio": 0.2}
+    data["fields"] = {"demos": {"video": {"top": "frames"}, "action": "action", "state": {}}}
+    config["model"]["optimizer"]["init_args"] |= {"lr": 1e-4, "warmup_steps": 0}
+    keep = {"class_path": "ModelCheckpoint", "init_args": {"dirpath": str(tmp_path / "run"), "save_last": True}}
+    config["trainer"] = {"max_steps": 1, "accelerator": "cpu", "logger": False, "limit_val_batches": 0}
+    config["trainer"] |= {"callbacks": [keep], "enable_progress_bar": False, "default_root_dir": str(tmp_path)}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    monkeypatch.setattr("sys.argv", ["uva"])
+    assert main(["fit", "--config", str(tmp_path / "run.yaml")]) == 0
+    before, after = load_module(folder)[0], load_module(tmp_path / "run" / "last.ckpt")[0]
+    moved = [(after.state_dict()[name] - value).abs().max() for name, value in before.state_dict().items()]
+    assert 0 < max(moved) < 1e-3
+    assert after.actions.state()["normalizer.scale"].equal(before.actions.state()["normalizer.scale"])
+
+
+def test_the_second_stage_starts_as_the_first_ended(imported, uva, tiny_vae, tmp_path):
+    """UMI's second stage adds proprioception: the official code draws the fusion layer anew, here it is kept."""
+
+    def first_stage(content):
+        later = ("model.diffactloss.", "model.diffproploss.", "model.proprioception_")
+        for copy, state in content["state_dicts"].items():
+            kept = {name: value for name, value in state.items() if not name.startswith(later)}
+            kept["model.proj_cond_x_layer.weight"] = kept["model.proj_cond_x_layer.weight"][:, :192].clone()
+            content["state_dicts"][copy] = kept
+
+    first, _ = imported("umi_multi", change=first_stage)
+    first = first.rename(tmp_path / "first")
+    assert list(load_module(first)[0].heads) == ["video"]
+    second, _ = imported("umi_multi")
+    module, _ = build((second / "config.yaml").read_text())
+    with pytest.raises(ValueError, match=r"lacks \d+ tensors of this model, e\.g\. 'heads\.action"):
+        StartFrom(first).apply(module, {})
+    StartFrom(first, new=["heads.action.*", "heads.future_proprio.*"]).apply(module, {})
+    weights, source = module.state_dict(), load_file(first / "model.safetensors")
+    assert not weights["transformer.streams.proprio.fuse.weight"].any()
+    assert all(weights[name].equal(value) for name, value in source.items())
+    assert module.transformer.streams["past_video"].placeholder is module.transformer.streams["video"].placeholder
+
+
+def test_the_text_encoder_alone(uva, official_keys, tmp_path):
+    tensors = {name: torch.full((2,), float(number)) for number, name in enumerate(official_keys["clip"])}
+    torch.save(tensors, tmp_path / "clip.bin")
+    assert uva("import-checkpoint", tmp_path / "clip.bin", "--to", tmp_path / "text")[0] == 0
+    found = load_file(tmp_path / "text" / "model.safetensors")
+    assert set(found) == {name for name in tensors if not name.endswith("position_ids")}
+    assert all(found[name].equal(tensors[name]) for name in found)
+    del tensors["vision_model.post_layernorm.bias"]
+    torch.save(tensors, tmp_path / "less.bin")
+    status, _, complaint = uva("import-checkpoint", tmp_path / "less.bin", "--to", tmp_path / "less")
+    assert status == 2
+    assert "The text encoder lacks 1 of 398 tensors, e.g. 'vision_model.post_layernorm.bias'" in complaint
