@@ -77,6 +77,11 @@ class TestForeignObjects:
         assert settings["model"]["policy"]["different_history_freq"] is True
         assert settings["model"]["policy"]["lr"] == 1e-4
 
+    def test_in_a_loop_end(self, tmp_path):
+        loop = {"lr": 1}
+        loop["again"] = [loop, loop]
+        assert plain(read(saved(loop, tmp_path / "loop.pt")).values) == {"lr": 1, "again": [None, None]}
+
     def test_are_not_run(self, tmp_path):
         class Trap:
             def __reduce__(self):

@@ -12,7 +12,7 @@ from uva_lightning.model.stored import WEIGHTS, write_tensors
 from uva_lightning.model.tokenizers.kl16 import from_official
 from uva_lightning.official.config import HORIZON
 from uva_lightning.official.detect import Source, source_of
-from uva_lightning.official.folder import owned, write_model, write_vae
+from uva_lightning.official.folder import write_model, write_vae
 from uva_lightning.official.importing import Imported, Options, import_model
 from uva_lightning.official.reading import plain, read
 from uva_lightning.official.text import clip_tensors
@@ -58,31 +58,33 @@ def import_checkpoint(
                 write_vae(partial, from_official(source.state))
         elif source.kind == "text":
             with whole_folder(to) as partial:
-                write_tensors(partial / WEIGHTS, owned(clip_tensors(source.state, 0)))
+                write_tensors(partial / WEIGHTS, clip_tensors(source.state, 0))
         else:
             settings = plain(content.values.get("cfg"))
             options = Options(src, to, variant, minimum, heads, vae, _state_steps(settings))
             imported = import_model(source, options)
             write_model(to, imported, {**origin, "counts": _counts(imported)})
-            lines += _table(imported)
+            lines += _table(imported, minimum)
     except OSError as error:
         raise UserError(f"{to} was not written: {error}") from error
     skipped = ", ".join(f"{name} ({count})" for name, count in sorted(content.skipped.items()))
     sys.stdout.write("\n".join([*lines, f"skipped: {skipped or 'nothing'}", f"written: {to}"]) + "\n")
 
 
-def _table(imported: Imported) -> list[str]:
+def _table(imported: Imported, minimum: float) -> list[str]:
     translation, contract = imported.translation, imported.contract
     known = VARIANTS[contract["variant"]]
     lines = [f"variant {contract['variant']} at {known.rate_hz:g} Hz, {contract['parameters']:,} parameters"]
     rows: dict[str, tuple[int, str]] = {kind: (count, "") for kind, count in sorted(translation.kinds.items())}
-    rows["matched"] = (translation.matched, f"of {translation.matched + len(translation.unused)}")
+    total = translation.matched + len(translation.unused)
+    rows["matched"] = (translation.matched, f"of {total}, {translation.share:.1%}; at least {minimum:.1%} must")
     rows["unused"] = (len(translation.unused), _some(translation.unused))
     rows["new"] = (len(imported.new), _some(imported.new))
     rows["autoencoder"] = (len(imported.vae), "")
     rows["text encoder"] = (len(imported.text), "")
     rows["normaliser"] = (len(contract["normalizer"]), _some(contract["normalizer"]))
     rows["carried"] = (len(imported.carried), "kept for an export" if imported.carried else "")
+    rows["unknown"] = (len(imported.unknown), _some(imported.unknown))
     return lines + [f"  {name:<14}{count:>6}  {note}".rstrip() for name, (count, note) in rows.items()]
 
 

@@ -71,14 +71,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file; tensors may be views, but a memory that two share is refused by the format.
+    """Write a safetensors file; tensors that share memory are written once each, as the format demands.
 
     Raises:
         OSError: It cannot be written, for example because the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    whole, seen = {}, set()
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        whole[name] = tensor.clone(memory_format=torch.contiguous_format) if place in seen else tensor.contiguous()
+        seen.add(place)
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+        save_file(whole, path, metadata={"format": "pt"})
         path.chmod(READABLE)
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written ({error}); make room or name another folder.") from error

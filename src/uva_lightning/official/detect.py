@@ -64,6 +64,7 @@ def source_of(values: Any, weights: str, path: Path) -> Source:
         ValueError: This is no file of UVA, MAR, KL-16 or CLIP, or it lacks the copy.
     """
     outer = values.get("state_dicts", values) if isinstance(values, dict) else {}
+    outer = outer if isinstance(outer, dict) else {}
     copies = {key: tensors(outer[key]) for keys in COPIES.values() for key in keys if isinstance(outer.get(key), dict)}
     copies = copies or {FLAT: tensors(outer)}
     for state in copies.values():

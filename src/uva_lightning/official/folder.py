@@ -36,7 +36,7 @@ def write_model(folder: Path, imported: Imported, origin: Mapping[str, Any]) -> 
         if imported.fitted:
             write_tensors(partial / FITTED, flatten(imported.fitted))
         if imported.carried:
-            write_tensors(partial / CARRIED, owned(imported.carried))
+            write_tensors(partial / CARRIED, imported.carried)
         if imported.vae:
             write_vae(partial / VAE, imported.vae)
         if imported.text:
@@ -56,15 +56,4 @@ def write_vae(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with torch.device("meta"):
         build_kl16().save_config(folder)
-    write_tensors(folder / VAE_WEIGHTS, owned(tensors))
-
-
-def owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give each tensor a memory of its own where several are views of one."""
-    seen: set[int] = set()
-    result = {}
-    for name, tensor in tensors.items():
-        place = tensor.untyped_storage().data_ptr()
-        result[name] = tensor.clone() if place in seen else tensor
-        seen.add(place)
-    return result
+    write_tensors(folder / VAE_WEIGHTS, tensors)

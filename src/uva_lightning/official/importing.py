@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from uva_lightning.official.variants import VARIANTS
 from uva_lightning.types import DataSpec
 
 MODEL, AUTOENCODER, TEXT_MODEL, NORMALIZER = "model.", "vae_model.", "text_model.", "normalizer.params_dict."
+KNOWN = (MODEL, AUTOENCODER, TEXT_MODEL, NORMALIZER, "_dummy_variable")
 LATENT_CHANNELS = 16
 
 
@@ -49,6 +50,7 @@ class Imported:
         contract: What people and checks should know.
         translation: What became of each tensor of the model.
         new: Our tensors that the file lacks.
+        unknown: Tensors of no part that is known.
     """
 
     model: State
@@ -59,7 +61,8 @@ class Imported:
     config: Config
     contract: dict[str, Any]
     translation: Translation
-    new: list[str] = field(default_factory=list)
+    new: list[str]
+    unknown: list[str]
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,8 @@ def import_model(source: Source, options: Options) -> Imported:
         "new": new,
     }
     carried = carry(source, taken) if whole else {}
-    return Imported(translation.state, fitted, vae, text, carried, config, contract, translation, new)
+    unknown = [key for key in policy if not key.startswith(KNOWN)]
+    return Imported(translation.state, fitted, vae, text, carried, config, contract, translation, new, unknown)
 
 
 def fitted_parts(normalizer: Mapping[str, Tensor], spec: DataSpec) -> tuple[dict[str, State], dict[str, str]]:

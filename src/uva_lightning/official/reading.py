@@ -13,7 +13,6 @@ import struct
 import zipfile
 import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from math import prod
@@ -130,15 +129,23 @@ def plain(value: Any) -> Any:
     """Take what is plain of a value, also from within configuration objects of OmegaConf, which were not built.
 
     Returns:
-        Nested dict and list of str, int, float, bool and None; anything else is left out.
+        Nested dict and list of str, int, float, bool and None; anything else is left out, and so is what stands in a
+        second place, as a loop does.
     """
+    return _plain(value, set())
+
+
+def _plain(value: Any, seen: set[int]) -> Any:
     if isinstance(value, Inert) and isinstance(value.state, dict):
         value = value.state.get("_content", value.state.get("_val"))
+    if not isinstance(value, dict | list | tuple):
+        return value if isinstance(value, str | int | float | bool) else None
+    if id(value) in seen:
+        return None
+    seen.add(id(value))
     if isinstance(value, dict):
-        return {key: plain(entry) for key, entry in value.items() if isinstance(key, str)}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    return value if isinstance(value, str | int | float | bool) else None
+        return {key: _plain(entry, seen) for key, entry in value.items() if isinstance(key, str)}
+    return [_plain(entry, seen) for entry in value]
 
 
 class _Refused(ValueError):
@@ -273,12 +280,3 @@ def _refuse_non_zip(path: Path) -> NoReturn:
             "with a torch that trusts the file: torch.save(torch.load(OLD, weights_only=True), NEW)."
         )
     raise _Refused(f"{path} is no checkpoint: it begins with {head!r}, expected a file of torch.save or safetensors.")
-
-
-def walk(value: Any, where: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Give all tensors within nested dicts, by dotted name."""
-    if isinstance(value, Tensor):
-        yield where, value
-    elif isinstance(value, dict):
-        for key, entry in value.items():
-            yield from walk(entry, f"{where}.{key}" if where else str(key))
