@@ -16,7 +16,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 
 from uva_lightning.callbacks.run_record import RunRecord
 from uva_lightning.cli import COMMANDS, TRAINING, main
-from uva_lightning.commands.configs import find_config, resolve_configs, shipped, warn_of_dropped_objectives
+from uva_lightning.commands.configs import find_config, resolve_configs, shipped
 from uva_lightning.commands.discovery import GROUP, load_entry_points
 from uva_lightning.commands.doctor import check_torch, check_torchvision
 from uva_lightning.commands.errors import UserError, for_user, hint
@@ -179,19 +179,13 @@ def test_printed_config_loads_again_from_any_folder(tmp_path, capsys, monkeypatc
     assert capsys.readouterr().out == printed
 
 
-def test_later_config_that_drops_objectives_is_told(capsys):
-    first, second = ({"model": {"objectives": dict.fromkeys(names)}} for names in (["a", "b"], ["c"]))
-    warn_of_dropped_objectives({Path("first.yaml"): first, Path("second.yaml"): second})
-    assert "trained are c; dropped are a, b." in capsys.readouterr().err
-    warn_of_dropped_objectives({Path("first.yaml"): first, Path("other.yaml"): {"trainer": {}}})
-    assert capsys.readouterr().err == ""
-
-
 def test_shipped_configs_are_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = shipped()["quickstart.yaml"]
     for name in ("configs/quickstart.yaml", "quickstart.yaml", "quickstart"):
         assert find_config(name) == path
+    for name in ("configs/sizes/small.yaml", "sizes/small"):
+        assert find_config(name) == shipped()["sizes/small.yaml"]
     assert resolve_configs(["fit", "-c", "quickstart", "--config=quickstart", "--x", "-1"]) == [
         *("fit", "-c", str(path), f"--config={path}", "--x", "-1")
     ]

@@ -1,28 +1,64 @@
-"""Every shipped config runs two steps on generated data, at tiny sizes."""
+"""Every shipped config parses at full size and runs two steps at a tiny one, on data made up for it."""
 
+from __future__ import annotations
+
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from diffusers import AutoencoderKL
 
 from uva_lightning.cli import main
+from uva_lightning.commands.configs import read_config, resolve_configs, shipped
+from uva_lightning.commands.discovery import import_components
+from uva_lightning.commands.merge import merge_configs
+from uva_lightning.commands.training import UVACLI, TrainingParser
 from uva_lightning.demos import write_demos
 
-ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-SMALL = {
-    "pusht": [
-        "--model.transformer.width=32",
-        "--model.transformer.heads=2",
-        "--model.transformer.encoder_depth=1",
-        "--model.transformer.decoder_depth=1",
-        "--model.tokenizer.image_size=64",
-        "--model.heads.video.init_args.steps=2",
-        "--model.heads.action.init_args.steps=2",
-        "--data.batch_size=8",
-    ]
+CONFIGS = sorted(name for name in shipped() if "/" not in name)
+EMBEDDED = ["quickstart.yaml", "showcase.yaml"]
+PAPER = [name for name in CONFIGS if name not in EMBEDDED]
+STAGES = {"both": [], "video": ["stages/video.yaml"], "joint": ["stages/joint.yaml"]}
+OFFICIAL = {
+    ("pusht.yaml", "both"): 261.08,
+    ("pusht.yaml", "video"): 208.85,
+    ("libero10.yaml", "both"): 261.60,
+    ("toolhang.yaml", "both"): 350.91,
+    ("umi_multi.yaml", "both"): 314.46,
 }
+"""Million parameters of the official models, without autoencoder and text encoder."""
+SHORT = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1", "--trainer.accelerator=cpu"]
+
+
+def build(configs, *options):
+    """Build the model of an experiment, at full size, with a tokenizer that needs no weights."""
+    from uva_lightning.datamodules.base import RobotDataModule
+    from uva_lightning.module import UVAModule
+
+    import_components()
+    argv = ["fit", *(word for name in configs for word in ("--config", name))]
+    sys.argv = ["uva", *merge_configs(resolve_configs(argv))[1:], *options]
+    sys.argv += ["--model.tokenizer=LinearPatches", "--model.tokenizer.grid=16", "--model.tokenizer.channels=16"]
+    sys.argv += ["--trainer.accelerator=cpu", "--trainer.precision=32-true", "--trainer.strategy=auto"]
+    sys.argv += ["--trainer.callbacks=null", "--trainer.logger=false"]
+    cli = UVACLI(
+        UVAModule,
+        RobotDataModule,
+        save_config_callback=None,
+        trainer_defaults={"use_distributed_sampler": False},
+        parser_class=TrainingParser,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        run=False,
+    )
+    return cli.model
+
+
+@pytest.fixture(autouse=True)
+def own_argv(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["uva"])
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +77,75 @@ def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("random")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_runs_two_steps(config: Path, demos: Path, autoencoder: Path, tmp_path: Path) -> None:
-    options = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1", "--trainer.accelerator=cpu"]
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("config", PAPER)
+def test_the_paper_s_experiments_run_two_steps(config: str, stage: str, made_up: Path, tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    configs = [word for name in (config, *STAGES[stage], "sizes/smoke.yaml") for word in ("--config", name)]
+    data = [f"--data.path={made_up / Path(config).stem}", "--data.generate=RandomEpisodes"]
+    options = [f"--trainer.logger.init_args.save_dir={tmp_path}", "--trainer.val_check_interval=2"]
+    if stage == "both":  # the seam of the stages, too
+        options += ["--model.sampler.init_args.stages.video.steps=1"]
+    assert main(["fit", *configs, *data, *options, *SHORT, "--trainer.check_val_every_n_epoch=null"]) == 0
+    (file,) = tmp_path.glob("**/last.ckpt")
+    heads = {name.split(".")[1] for name in torch.load(file)["state_dict"] if name.startswith("heads.")}
+    assert ("action" in heads) is (stage != "video")
+
+
+@pytest.mark.slow
+def test_past_actions_run_two_steps(made_up: Path, tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    names = ("toolhang", "options/past_action", "sizes/smoke")
+    configs = [word for name in names for word in ("--config", name)]
+    data = [f"--data.path={made_up / 'toolhang'}", "--data.generate=RandomEpisodes", "--trainer.limit_val_batches=1"]
+    assert main(["fit", *configs, *data, f"--trainer.logger.init_args.save_dir={tmp_path}", *SHORT]) == 0
+    (file,) = tmp_path.glob("**/last.ckpt")
+    assert "transformer.streams.past_action.placeholder" in torch.load(file)["state_dict"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("config", "stage"), OFFICIAL)
+def test_full_size_has_the_parameters_of_the_official_model(config: str, stage: str) -> None:
+    model = build([config, *STAGES[stage]])
+    millions = sum(weights.numel() for weights in model.parameters()) / 1e6
+    assert millions == pytest.approx(OFFICIAL[config, stage], abs=0.03)  # the official one has unused layers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", [name for name in shipped() if "/" in name])
+def test_every_overlay_parses_over_every_experiment(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for config in PAPER:
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", "--config", config, "--config", overlay, "--print_config"])
+        printed = yaml.safe_load(capsys.readouterr().out)
+        assert not stop.value.code
+        changes = read_config(shipped()[overlay]).get("model", {}).get("transformer", {}).get("init_args", {})
+        trunk = printed["model"]["transformer"]["init_args"]
+        assert {name: trunk[name] for name in changes if name != "streams"} == {
+            name: value for name, value in changes.items() if name != "streams"
+        }
+        assert trunk["width"] % trunk["heads"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [*EMBEDDED, "pusht.yaml"])
+def test_runs_two_steps_with_its_own_tokenizer_and_callbacks(
+    config: str, demos: Path, autoencoder: Path, tmp_path: Path
+) -> None:
+    options = [*SHORT, f"--data.path={demos}", f"--trainer.logger.init_args.save_dir={tmp_path}"]
     options += ["--trainer.val_check_interval=2", "--trainer.check_val_every_n_epoch=null"]
-    options += [f"--data.path={demos}", f"--trainer.logger.init_args.save_dir={tmp_path}"]
-    if "cache_dir" in config.read_text():
-        options.append(f"--data.cache_dir={tmp_path / 'cache'}")
-    if "KLVAE" in config.read_text():
-        options.append(f"--model.tokenizer.path={autoencoder}")
-    if "Rollout" in config.read_text():
-        options.append("--trainer.max_epochs=1")
-    status = main(["fit", "--config", str(config), *options, *SMALL.get(config.stem, [])])
+    if config == "pusht.yaml":
+        options += [f"--data.cache_dir={tmp_path / 'cache'}", f"--model.tokenizer.path={autoencoder}"]
+        options += ["--model.tokenizer.image_size=64", "--data.batch_size=8", "--trainer.precision=32-true"]
+        options += ["--model.transformer.width=32", "--model.transformer.heads=2", "--trainer.strategy=auto"]
+        options += ["--model.transformer.encoder_depth=1", "--model.transformer.decoder_depth=1"]
+        options += [f"--model.heads.{head}.init_args.steps=2" for head in ("video", "action")]
+    status = main(["fit", "--config", config, *options, "--trainer.max_epochs=1"])
     assert status == 0
     assert list(tmp_path.glob("**/last.ckpt"))

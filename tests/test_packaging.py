@@ -72,7 +72,8 @@ def test_wheel_has_objectives_datamodules_and_configs(tmp_path):
         content = set(archive.namelist())
         archive.extractall(site)
     for folder, pattern in (("objectives", "*.py"), ("datamodules", "*.py"), ("configs", "*.yaml")):
-        assert {f"uva_lightning/{folder}/{path.name}" for path in (ROOT / folder).glob(pattern)} <= content
+        files = (ROOT / folder).rglob(pattern)
+        assert {f"uva_lightning/{path.relative_to(ROOT).as_posix()}" for path in files} <= content
     assert "uva_lightning/py.typed" in content
     assert not {name for name in content if name.startswith(("objectives/", "datamodules/", "configs/", "tests/"))}
 

@@ -22,6 +22,7 @@ class Proprioception(Fitted):
             ``future_``, e.g. ``{future_proprio: [eef_pos]}``.
         normalizers: Map of an entry to the model's numbers, e.g. ``{eef_quat: Identity}``; each dimension's range to
             [-1, 1] if not given, as UVA.
+        unused: Entries that the model does not see, as UVA's does not see the agent of Push-T.
     """
 
     def __init__(
@@ -29,7 +30,9 @@ class Proprioception(Fitted):
         streams: dict[str, list[str]] | None = None,
         predicts: dict[str, list[str]] | None = None,
         normalizers: dict[str, Normalizer] | None = None,
+        unused: Sequence[str] = (),
     ) -> None:
+        self.unused = tuple(unused)
         self.streams, self.targets, self.normalizers = streams or {}, predicts or {}, normalizers or {}
         if wrong := [name for name in self.targets if not name.startswith(FUTURE)]:
             raise ValueError(f"proprioception.predicts names '{wrong[0]}', expected '{FUTURE}{wrong[0]}'; rename it.")
@@ -40,7 +43,7 @@ class Proprioception(Fitted):
         Raises:
             ValueError: A name is no entry of the data, or stands in two streams.
         """
-        named = [entry for group in self.streams.values() for entry in group]
+        named = [entry for group in self.streams.values() for entry in group] + list(self.unused)
         used = {*named, *self.normalizers, *(entry for group in self.targets.values() for entry in group)}
         if unknown := used - set(spec.state_dims):
             raise ValueError(
@@ -48,7 +51,9 @@ class Proprioception(Fitted):
                 "rename or remove."
             )
         if twice := {entry for entry in named if named.count(entry) > 1}:
-            raise ValueError(f"model.proprioception.streams has {sorted(twice)} twice, expected each entry once.")
+            raise ValueError(
+                f"model.proprioception has {sorted(twice)} twice in streams and unused, expected each entry once."
+            )
         rest = {entry: [entry] for entry in spec.state_dims if entry not in named}
         self.spec, self.streams = spec, {**self.streams, **rest}
         self.normalizers = {entry: self.normalizers.get(entry) or Limits() for entry in spec.state_dims}

@@ -61,7 +61,8 @@ class VideoGrid(Callback):
         with undisturbed(pl_module):
             rows = self._rows(UVAPolicy(pl_module), held_out(trainer, self.windows))
         for camera in pl_module.spec.cameras:
-            picture = draw_grid({label: frames[camera] for label, frames in rows.items()})
+            shown = {label: frames[camera] for label, frames in rows.items() if camera in frames}
+            picture = draw_grid(shown)  # a camera that is not predicted has its real frames only
             with whole_file(folder / f"step_{trainer.global_step:08d}_{camera}.png") as file:
                 Image.fromarray(picture).save(file, "PNG")
             log_picture(trainer, f"pictures/{camera}", picture)

@@ -1,27 +1,27 @@
 """Where experiment files lie, and what jsonargparse does not say about them."""
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from uva_lightning.commands.errors import UserError, hint
 
-_OPTIONS = ("-c", "--config")
+CONFIG_OPTIONS = ("-c", "--config")
 
 
 def shipped() -> dict[str, Path]:
-    """Give the experiments that come with the package, by file name."""
+    """Give the experiments that come with the package, by their place in its folder ``configs``."""
     folder = Path(str(files("uva_lightning"))) / "configs"
-    return {path.name: path.resolve() for path in sorted(folder.glob("*.yaml"))}
+    return {path.relative_to(folder).as_posix(): path.resolve() for path in sorted(folder.rglob("*.yaml"))}
 
 
 def find_config(name: str | Path) -> Path:
     """Find an experiment: a file seen from the working folder, or else a shipped one.
 
     Args:
-        name: A path; ``configs/quickstart.yaml``, ``quickstart.yaml`` and ``quickstart`` all name the shipped file.
+        name: A path; ``configs/quickstart.yaml``, ``quickstart.yaml`` and ``quickstart`` all name the shipped file,
+            ``configs/sizes/small.yaml`` and ``sizes/small`` that in a folder below.
 
     Raises:
         UserError: There is no such file.
@@ -30,11 +30,11 @@ def find_config(name: str | Path) -> Path:
     if path.is_file():
         return path.resolve()
     known = shipped()
-    if path.parent in (Path(), Path("configs")):
-        for candidate in (path.name, f"{path.name}.yaml"):
-            if candidate in known:
-                return known[candidate]
-    near = hint(path.name, known)
+    place = path.as_posix().removeprefix("configs/")
+    for candidate in (place, f"{place}.yaml"):
+        if candidate in known:
+            return known[candidate]
+    near = hint(place, known)
     raise UserError(f"No config '{name}' in {Path.cwd()}, nor among the shipped ones.{near}")
 
 
@@ -50,11 +50,11 @@ def resolve_configs(argv: Sequence[str]) -> list[str]:
         option, equals, value = arg.partition("=")
         if takes_value:
             resolved.append(str(find_config(arg)))
-        elif equals and option in _OPTIONS:
+        elif equals and option in CONFIG_OPTIONS:
             resolved.append(f"{option}={find_config(value)}")
         else:
             resolved.append(arg)
-        takes_value = not takes_value and arg in _OPTIONS
+        takes_value = not takes_value and arg in CONFIG_OPTIONS
     return resolved
 
 
@@ -99,24 +99,6 @@ def refuse_empty_unknown(raw: Any, parsed: Any, where: str = "") -> None:
             refuse_empty_unknown(value, parsed[key], path)
         elif value == {} and key not in ("init_args", "dict_kwargs"):
             raise UserError(f"Unknown key '{path}' with an empty value.{hint(path, siblings)}")
-
-
-def warn_of_dropped_objectives(contents: Mapping[Path, Mapping[str, Any]]) -> None:
-    """Say which objectives a later config drops: it replaces the whole of ``model.objectives``."""
-    named: dict[Path, set[str]] = {}
-    for path, content in contents.items():
-        model = content.get("model")
-        if isinstance(model, dict) and isinstance(model.get("objectives"), dict):
-            named[path] = set(model["objectives"])
-    if not named:
-        return
-    path, kept = list(named.items())[-1]
-    if dropped := set().union(*named.values()) - kept:
-        sys.stderr.write(
-            f"uva: note: {path.name} replaces model.objectives of the configs before it: trained are "
-            f"{', '.join(sorted(kept))}; dropped are {', '.join(sorted(dropped))}. Write all objectives into one "
-            "file, or add one with --model.objectives.NAME=CLASS.\n"
-        )
 
 
 def _has_keys(value: Any) -> bool:

@@ -18,10 +18,10 @@ from uva_lightning.commands.configs import (
     read_config,
     refuse_empty_unknown,
     resolve_configs,
-    warn_of_dropped_objectives,
 )
 from uva_lightning.commands.discovery import import_components
 from uva_lightning.commands.errors import UserError, message
+from uva_lightning.commands.merge import merge_configs
 from uva_lightning.commands.parser import ShortErrors
 
 SEED = 42
@@ -42,11 +42,8 @@ class UVACLI(LightningCLI):
         """Parse, then look for what jsonargparse lets pass."""
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand] if "subcommand" in self.config else self.config
-        paths = [Path(str(path)) for path in config.get("config") or []]
-        contents = {path: read_config(path) for path in paths}
-        for content in contents.values():
-            refuse_empty_unknown(content, config)
-        rank_zero_only(warn_of_dropped_objectives)(contents)
+        for path in config.get("config") or []:
+            refuse_empty_unknown(read_config(Path(str(path))), config)
 
     def before_instantiate_classes(self) -> None:
         """Unpickle nothing but tensors and plain values, wherever the checkpoint lies."""
@@ -98,7 +95,7 @@ def run(argv: Sequence[str]) -> int:
         Exit status.
     """
     # Lightning starts the other ranks of a node from sys.argv, so they need the resolved configs too.
-    sys.argv[1:] = resolve_configs(argv)
+    sys.argv[1:] = merge_configs(resolve_configs(argv))
     TrainingParser.left_out = import_components()
     from uva_lightning.datamodules.base import RobotDataModule
     from uva_lightning.module import UVAModule
