@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from uva_lightning.cli import main
 from uva_lightning.model.checkpoint import build, load_module, read
 from uva_lightning.model.start import StartFrom
-from uva_lightning.official.config import Sizes
-from uva_lightning.official.importing import expected_tensors, same_bits
+from uva_lightning.official.importing import expected_model, same_bits
+from uva_lightning.official.variants import VARIANTS
 from uva_lightning.parity.naming import normal
 
 TINY = ("pusht", "libero10", "toolhang", "toolhang_hist", "umi", "umi_multi")
@@ -98,7 +98,7 @@ def test_the_folder_loads_with_the_official_numbers(imported, official_state, va
         assert module.transformer.streams["proprio"].placeholder is None
         assert module.proprioception.fitted
         first = next(iter(module.spec.state_dims))
-        scale = official.get(f"normalizer.params_dict.{first}.scale", torch.ones(3))
+        scale = official.get(f"normalizer.params_dict.robot0_{first}.scale", torch.ones(3))
         assert module.proprioception.state()[f"{first}.scale"].equal(scale)
 
 
@@ -109,12 +109,48 @@ def test_what_is_printed_and_recorded(imported):
     assert ["split", "1"] in lines
     assert ["reshaped", "6"] in lines
     assert any(line[:2] == ["unused", "2"] and "proprioception_image_proj_cond.weight," in line for line in lines)
-    assert "variant umi_multi at 20 Hz" in out
+    assert "variant umi_multi at 19.98 Hz" in out
     contract = json.loads((folder / "contract.json").read_text())
     assert contract["source"]["file"] == "umi_multi.ckpt"
     assert len(contract["source"]["sha256"]) == 64
-    assert contract["conventions"]["rotation"].startswith("6-D")
+    assert "rotation-6d" in contract["conventions"]["rotation"]
+    assert "one step after" in contract["conventions"]["chunk"]
+    assert contract["conventions"]["orientation"]
     assert contract["spec"]["state_steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("variant", "data", "cameras", "states", "window"),
+    [
+        ("pusht", "PushT", ["top"], [], {"past_action": False, "state_steps": None}),
+        ("libero10", "Libero10", ["agentview"], [], {}),
+        ("toolhang", "ToolHang", ["sideview", "wrist"], ["eef_pos", "eef_quat", "gripper_qpos"], {"state_steps": 16}),
+        (
+            "toolhang_hist",
+            "ToolHang",
+            ["sideview", "wrist"],
+            ["eef_pos", "eef_quat", "gripper_qpos"],
+            {"past_action": True},
+        ),
+        ("umi", "UMI", ["camera0"], ["eef_pos", "eef_rot", "gripper_width", "eef_rot_wrt_start"], {"every": 3}),
+        (
+            "umi_multi",
+            "UMIMulti",
+            ["camera0"],
+            ["eef_pos", "eef_rot", "gripper_width", "eef_rot_wrt_start"],
+            {"shift_action": False, "vary_history": "sample", "state_steps": 4},
+        ),
+    ],
+)
+def test_the_configuration_names_data_as_the_model_takes_them(imported, variant, data, cameras, states, window):
+    folder, _ = imported(variant)
+    section = yaml.safe_load((folder / "config.yaml").read_text())["data"]
+    assert section["class_path"] == data
+    found = section["init_args"]["window"]
+    assert found["cameras"] == cameras
+    assert found["states"] == states
+    assert {name: found[name] for name in window} == window
+    assert ("text" in section["init_args"]) == (variant in ("libero10", "umi_multi"))
 
 
 def test_the_current_weights_on_demand(imported, official_state):
@@ -271,7 +307,8 @@ class TestRefused:
             for state in content["state_dicts"].values():
                 state["model.proprioception_proj_cond.weight"] = torch.ones(64, 8)
 
-        assert "The proprioception is 8 numbers wide, expected 9" in refused(official_file("toolhang", narrow))
+        text = refused(official_file("toolhang", narrow))
+        assert "'transformer.streams.proprio.project.1.weight' is [64, 8], expected [64, 9]" in text
 
     def test_an_incomplete_model(self, refused, official_file):
         def less(content):
@@ -348,7 +385,8 @@ def test_full_size_round_trip(uva, official_keys, tmp_path, name):
 def test_the_expected_tensors_need_no_autoencoder(imported):
     folder, _ = imported()
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    expected = expected_tensors(config, Sizes(frames=4, places=256, action=2))
+    spec, expected = expected_model(config, VARIANTS["pusht"])
+    assert spec.state_dims == {}
     assert {name: value.shape for name, value in expected.items()} == {
         name: value.shape for name, value in load_module(folder)[0].state_dict().items()
     }
@@ -364,9 +402,7 @@ def test_training_goes_on_from_the_folder(imported, tiny_data, tmp_path, monkeyp
 
     folder, _ = imported(change=small)
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    data = config["data"]["init_args"]
-    data |= {"path": str(tiny_data.path), "batch_size": 5, "val_ratio": 0.2}
-    data["fields"] = {"demos": {"video": {"top": "frames"}, "action": "action", "state": {}}}
+    config["data"]["init_args"] |= {"path": str(tiny_data.path), "batch_size": 5, "val_ratio": 0.2}
     config["model"]["optimizer"]["init_args"] |= {"lr": 1e-4, "warmup_steps": 0}
     keep = {"class_path": "ModelCheckpoint", "init_args": {"dirpath": str(tmp_path / "run"), "save_last": True}}
     config["trainer"] = {"max_steps": 1, "accelerator": "cpu", "logger": False, "limit_val_batches": 0}
@@ -416,3 +452,19 @@ def test_the_text_encoder_alone(uva, official_keys, tmp_path):
     status, _, complaint = uva("import-checkpoint", tmp_path / "less.bin", "--to", tmp_path / "less")
     assert status == 2
     assert "The text encoder lacks 1 of 398 tensors, e.g. 'vision_model.post_layernorm.bias'" in complaint
+
+
+@pytest.mark.parametrize(("official", "ours"), [("conv_ori", "ConvOri"), ("conv2", "TokenConv"), ("fc2", "TokenFC")])
+def test_every_aggregator_is_built_and_filled(imported, official_keys, official, ours):
+    def other(content):
+        for state in content["state_dicts"].values():
+            for name in [name for name in state if name.startswith("model.diffactloss.") and ".net." not in name]:
+                del state[name]
+            state |= {
+                f"model.diffactloss.{n}": normal(n, shape) for n, shape in official_keys[f"head/{official}"].items()
+            }
+
+    folder, _ = imported(change=other)
+    aggregate = load_module(folder)[0].heads["action"].aggregate
+    assert type(aggregate).__name__ == ours
+    assert all(value.equal(normal(name, value.shape)) for name, value in aggregate.state_dict().items())

@@ -10,17 +10,14 @@ from typing import Any, Literal
 from uva_lightning.commands.errors import UserError
 from uva_lightning.model.stored import WEIGHTS, write_tensors
 from uva_lightning.model.tokenizers.kl16 import from_official
-from uva_lightning.official.config import HORIZON
 from uva_lightning.official.detect import Source, source_of
 from uva_lightning.official.folder import write_model, write_vae
 from uva_lightning.official.importing import Imported, Options, import_model
 from uva_lightning.official.reading import plain, read
 from uva_lightning.official.text import clip_tensors
-from uva_lightning.official.variants import VARIANTS
 from uva_lightning.results import sha256, whole_folder
 
 KINDS = {"uva": "UVA", "mar": "MAR", "vae": "KL-16", "text": "CLIP"}
-FRAMES = 4
 SHOWN = 6
 
 
@@ -61,7 +58,7 @@ def import_checkpoint(
                 write_tensors(partial / WEIGHTS, clip_tensors(source.state, 0))
         else:
             settings = plain(content.values.get("cfg"))
-            options = Options(src, to, variant, minimum, heads, vae, _state_steps(settings))
+            options = Options(src, to, variant, minimum, heads, vae, _varies(settings))
             imported = import_model(source, options)
             write_model(to, imported, {**origin, "counts": _counts(imported)})
             lines += _table(imported, minimum)
@@ -73,8 +70,8 @@ def import_checkpoint(
 
 def _table(imported: Imported, minimum: float) -> list[str]:
     translation, contract = imported.translation, imported.contract
-    known = VARIANTS[contract["variant"]]
-    lines = [f"variant {contract['variant']} at {known.rate_hz:g} Hz, {contract['parameters']:,} parameters"]
+    rate = contract["spec"]["rate_hz"]
+    lines = [f"variant {contract['variant']} at {rate:g} Hz, {contract['parameters']:,} parameters"]
     rows: dict[str, tuple[int, str]] = {kind: (count, "") for kind, count in sorted(translation.kinds.items())}
     total = translation.matched + len(translation.unused)
     rows["matched"] = (translation.matched, f"of {total}, {translation.share:.1%}; at least {minimum:.1%} must")
@@ -103,12 +100,12 @@ def _copy(source: Source) -> str:
     return f" in {source.weights}, {len(source.other)} in the other copy" if source.other else ""
 
 
-def _state_steps(settings: Any) -> int | None:
-    """Steps at which proprioception is read, if the configuration in the file tells."""
+def _varies(settings: Any) -> bool | None:
+    """Whether the history frames vary in training, if the configuration in the file tells."""
     if isinstance(settings, dict):
         if isinstance(varied := settings.get("different_history_freq"), bool):
-            return FRAMES if varied else HORIZON
+            return varied
         for value in settings.values():
-            if (found := _state_steps(value)) is not None:
+            if (found := _varies(value)) is not None:
                 return found
     return None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from uva_lightning.official.names import HEADS, Layout
-from uva_lightning.official.variants import Variant
-from uva_lightning.types import DataSpec
+from uva_lightning.commands.discovery import import_components
+from uva_lightning.datamodules.base import RobotDataModule
+from uva_lightning.official.names import Layout
+from uva_lightning.official.variants import VARIANTS, Variant
 
 Config = dict[str, Any]
 
@@ -20,7 +21,6 @@ STRIDE = 16
 """Side in pixels that one token of the autoencoder covers."""
 
 HORIZON = 16
-TEXT_WIDTH = 512
 FRAMES, PLACES = "temporal_pos_embed", "spatial_pos_embed"
 OBJECTIVES = {
     "policy": "RobotPolicy",
@@ -34,99 +34,41 @@ PREDICTS_VIDEO = ("video", "forward", "joint")
 
 @dataclass(frozen=True)
 class Sizes:
-    """Widths that the tensors tell and the layout does not.
+    """Lengths that the tensors tell and the layout does not.
 
     Args:
         frames: Frames of the history, and as many of the future.
         places: Tokens of a frame.
-        action: Numbers of an action.
-        text: Numbers of an instruction's embedding.
-        state: Numbers of the proprioception.
-        predicted: Numbers of the predicted proprioception.
     """
 
-    frames: int
-    places: int
-    action: int
-    text: int = 0
-    state: int = 0
-    predicted: int = 0
+    frames: int = 4
+    places: int = 256
 
-    @classmethod
-    def starting(cls, variant: Variant) -> Sizes:
-        """Give those of a model that starts from MAR, whose own tables are left behind."""
-        return cls(frames=4, places=256, action=variant.action_dim, text=TEXT_WIDTH if variant.text else 0)
+    @property
+    def side(self) -> int:
+        """Tokens along a side of a frame."""
+        return math.isqrt(self.places)
 
     @classmethod
     def of(cls, model: Mapping[str, Tensor]) -> Sizes:
-        """Read them from the official tensors, by the names inside ``model.``."""
-
-        def width(layer: str) -> int:
-            return model[f"{layer}.weight"].shape[-1] if f"{layer}.weight" in model else 0
-
-        return cls(
-            frames=model[FRAMES].shape[1],
-            places=model[PLACES].shape[1],
-            action=width("action_proj_cond"),
-            text=width("text_proj_cond"),
-            state=width("proprioception_proj_cond"),
-            predicted=width(f"{HEADS['future_proprio']}.net.input_proj"),
-        )
+        """Read them from the official tensors, by the names inside ``model.``; MAR lacks them."""
+        return cls(model[FRAMES].shape[1], model[PLACES].shape[1]) if FRAMES in model and PLACES in model else cls()
 
 
-def data_spec(variant: Variant, layout: Layout, sizes: Sizes, state_steps: int | None) -> DataSpec:
-    """Give the facts of the data.
-
-    Args:
-        variant: What the tensors cannot tell.
-        layout: Parts of the model.
-        sizes: Widths.
-        state_steps: Steps at which proprioception is read; the variant's if not given.
-
-    Raises:
-        ValueError: A width is not the variant's.
-    """
-    states = dict(variant.states) if "proprio" in layout.fused else {}
-    predicted = sum(variant.states[entry] for entry in variant.predicts) if "future_proprio" in layout.heads else 0
-    found = {"action": sizes.action, "proprioception": sizes.state * bool(states), "predicted": sizes.predicted}
-    expected = {"action": variant.action_dim, "proprioception": sum(states.values()), "predicted": predicted}
-    if wrong := [name for name in found if found[name] != expected[name]]:
-        raise ValueError(
-            f"The {wrong[0]} is {found[wrong[0]]} numbers wide, expected {expected[wrong[0]]}; these are the weights "
-            "of another variant."
-        )
-    wrist = {"wrist", "past_wrist"} & set(layout.fused)
-    return DataSpec(
-        cameras=tuple(variant.cameras)[: 2 if wrist else 1],
-        image_size=variant.image_size,
-        action_dim=sizes.action,
-        state_dims=states,
-        rate_hz=variant.rate_hz,
-        horizon=HORIZON,
-        frames=sizes.frames,
-        state_steps=(state_steps or variant.state_steps) if states else None,
-        past_action="past_action" in layout.fused,
-        text_dim=sizes.text,
-        action_meaning=variant.action,
-        conventions=dict(variant.conventions),
-    )
-
-
-def model_config(spec: DataSpec, variant: Variant, layout: Layout, sizes: Sizes, heads: int, vae: Path) -> Config:
+def model_config(variant: Variant, layout: Layout, sizes: Sizes, heads: int, vae: Path) -> Config:
     """Give the section ``model``.
 
     Args:
-        spec: Facts of the data.
         variant: What the tensors cannot tell.
         layout: Parts of the model.
-        sizes: Widths.
+        sizes: Lengths.
         heads: Attention heads.
         vae: Folder of the autoencoder.
     """
     also = [name for name in ("wrist", "future_proprio") if name in layout.heads]
     functions = variant.functions if "action" in layout.heads else ("video",)
     model: Config = {
-        "tokenizer": _made("KLVAE", path=str(vae), image_size=STRIDE * math.isqrt(sizes.places)),
+        "tokenizer": _made("KLVAE", path=str(vae), image_size=STRIDE * sizes.side),
         "transformer": _made(
             "LatentTransformer",
             width=layout.width,
@@ -140,22 +82,52 @@ def model_config(spec: DataSpec, variant: Variant, layout: Layout, sizes: Sizes,
             for name in functions
         },
         "heads": {modality: _head(modality, layout) for modality in layout.heads},
-        "actions": _made("ActionSpace", normalizer="Limits"),
+        "actions": _made("ActionSpace", normalizer=dict(variant.actions)),
         "optimizer": _made("AdamWCosine", lr=1.0e-4, weight_decay=0.02, warmup_steps=1000),
     }
-    if spec.state_dims:
+    if "proprio" in layout.fused:
         predicts = {"future_proprio": list(variant.predicts)} if "future_proprio" in layout.heads else {}
-        model["proprioception"] = _made("Proprioception", streams={"proprio": list(spec.state_dims)}, predicts=predicts)
+        model["proprioception"] = _made(
+            "Proprioception",
+            streams={"proprio": list(variant.states)},
+            predicts=predicts,
+            normalizers={entry: dict(normalizer) for entry, normalizer in variant.normalizers.items()},
+        )
     return model
 
 
-def data_config(spec: DataSpec, variant: Variant) -> Config:
-    """Give the section ``data``: recordings in the layout of the official code."""
-    facts = asdict(spec)
-    facts["cameras"] = list(spec.cameras)
-    names = {"video": {camera: variant.cameras[camera] for camera in spec.cameras}, "action": "action"}
-    fields = {"replay_buffer": {**names, "state": {entry: entry for entry in spec.state_dims}}}
-    return _made("Described", path=variant.data, spec=facts, fields=fields, batch_size=256)
+def data_config(name: str, layout: Layout, sizes: Sizes, varies: bool | None) -> Config:
+    """Give the section ``data``: the recordings of a variant, as much of them as the model uses.
+
+    Args:
+        name: Name of the variant.
+        layout: Parts of the model.
+        sizes: Lengths.
+        varies: Whether the history frames vary in training; as the variant does if not given.
+    """
+    variant = VARIANTS[name]
+    varies = variant.varies if varies is None else varies
+    cameras = datamodule(variant).facts.cameras
+    wrist = {"wrist", "past_wrist"} & set(layout.fused)
+    window: Config = {
+        **variant.window,
+        "frames": sizes.frames,
+        "horizon": HORIZON,
+        "cameras": list(cameras if wrist else cameras[:1]),
+        "states": list(variant.states) if "proprio" in layout.fused else [],
+        "state_steps": (sizes.frames if varies else HORIZON) if "proprio" in layout.fused else None,
+        "past_action": "past_action" in layout.fused,
+        "vary_history": variant.varied if varies else None,
+    }
+    text = _made("CachedInstructions", path=f"data/{name}_instructions.safetensors")
+    instructions = {"text": text} if layout.text else {}
+    return _made(variant.data, path=variant.path, batch_size=256, window=window, **instructions)
+
+
+def datamodule(variant: Variant) -> type[RobotDataModule]:
+    """Find the class of a variant's data among those that a config may name."""
+    import_components()
+    return next(found for found in RobotDataModule.__subclasses__() if found.__name__ == variant.data)
 
 
 def trainer_config(name: str) -> Config:

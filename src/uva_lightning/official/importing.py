@@ -15,7 +15,7 @@ from torch import Tensor
 from uva_lightning.model.checkpoint import build
 from uva_lightning.model.stored import FORMAT, VAE
 from uva_lightning.model.tokenizers.kl16 import from_official
-from uva_lightning.official.config import STRIDE, Config, Sizes, data_config, data_spec, model_config, trainer_config
+from uva_lightning.official.config import STRIDE, Config, Sizes, data_config, datamodule, model_config, trainer_config
 from uva_lightning.official.detect import (
     Source,
     State,
@@ -28,12 +28,12 @@ from uva_lightning.official.detect import (
 from uva_lightning.official.names import Layout
 from uva_lightning.official.text import clip_tensors
 from uva_lightning.official.translate import Translation, check_shapes, translate
-from uva_lightning.official.variants import VARIANTS
+from uva_lightning.official.variants import VARIANTS, Variant
 from uva_lightning.types import DataSpec
 
 MODEL, AUTOENCODER, TEXT_MODEL, NORMALIZER = "model.", "vae_model.", "text_model.", "normalizer.params_dict."
 KNOWN = (MODEL, AUTOENCODER, TEXT_MODEL, NORMALIZER, "_dummy_variable")
-LATENT_CHANNELS = 16
+LATENT_CHANNELS, TEXT_WIDTH = 16, 512
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Options:
         minimum: Smallest share of the source's tensors that must match.
         heads: Attention heads.
         vae: Folder of the autoencoder where the source has none.
-        state_steps: Steps at which proprioception is read.
+        varies: Whether the history frames vary in training.
     """
 
     path: Path
@@ -85,7 +85,7 @@ class Options:
     minimum: float = 0.9
     heads: int | None = None
     vae: Path | None = None
-    state_steps: int | None = None
+    varies: bool | None = None
 
 
 def import_model(source: Source, options: Options) -> Imported:
@@ -102,26 +102,26 @@ def import_model(source: Source, options: Options) -> Imported:
     policy = source.state if whole else {f"{MODEL}{name}": value for name, value in source.state.items()}
     model, normalizer = under(policy, MODEL), under(policy, NORMALIZER)
     layout, name = _identify(model, normalizer, whole, options)
-    sizes = Sizes.of(model) if whole else Sizes.starting(VARIANTS[name])
-    spec = data_spec(VARIANTS[name], layout, sizes, options.state_steps)
+    variant, sizes = VARIANTS[name], Sizes.of(model)
     translation = translate(model, layout)
     vae = from_official(under(policy, AUTOENCODER)) if any(key.startswith(AUTOENCODER) for key in policy) else {}
-    text = clip_tensors(under(policy, TEXT_MODEL), sizes.text)
+    text = clip_tensors(under(policy, TEXT_MODEL), TEXT_WIDTH)
     place = options.folder.resolve() / VAE if vae else options.vae or Path("pretrained/kl-f16")
     heads = attention_heads(layout, options.heads)
     config: Config = {
         "seed_everything": 42,
-        "model": model_config(spec, VARIANTS[name], layout, sizes, heads, place),
-        "data": data_config(spec, VARIANTS[name]),
+        "model": model_config(variant, layout, sizes, heads, place),
+        "data": data_config(name, layout, sizes, options.varies),
         "trainer": trainer_config(name),
     }
-    new = _check(translation, config, sizes, whole, options)
+    spec, expected = expected_model(config, variant)
+    new = _check(translation, expected, whole, options)
     config["model"]["start"] = {
         "path": str(options.folder.resolve()),
         "new": sorted({_pattern(tensor) for tensor in new}),
         "fitted": whole,
     }
-    fitted, used = fitted_parts(normalizer, spec) if whole else ({}, {})
+    fitted, used = fitted_parts(normalizer, spec, variant) if whole else ({}, {})
     taken = {
         *(f"{MODEL}{key}" for key in model if key not in translation.unused),
         *(f"{AUTOENCODER}{key}" for key in under(policy, AUTOENCODER) if vae and not key.startswith("loss.")),
@@ -133,6 +133,7 @@ def import_model(source: Source, options: Options) -> Imported:
         "variant": name,
         "spec": asdict(spec),
         "conventions": {**spec.conventions, "rate_hz": spec.rate_hz, "action": spec.action_meaning},
+        "normalizers": {"action": config["model"]["actions"], **{n: dict(m) for n, m in variant.normalizers.items()}},
         "kind": source.kind,
         "parameters": sum(tensor.numel() for tensor in model.values()),
         "weights": source.weights,
@@ -147,18 +148,21 @@ def import_model(source: Source, options: Options) -> Imported:
     return Imported(translation.state, fitted, vae, text, carried, config, contract, translation, new, unknown)
 
 
-def fitted_parts(normalizer: Mapping[str, Tensor], spec: DataSpec) -> tuple[dict[str, State], dict[str, str]]:
+def fitted_parts(
+    normalizer: Mapping[str, Tensor], spec: DataSpec, variant: Variant
+) -> tuple[dict[str, State], dict[str, str]]:
     """Give our normalisers the official numbers; what the official code does not normalise keeps its values.
 
     Args:
         normalizer: Tensors by the names inside ``normalizer.params_dict.``.
         spec: Facts of the data.
+        variant: Has the official fields of the entries.
 
     Returns:
         Tensors by part, and the part of each official field that was used.
     """
     entries = {"actions/normalizer": ("action", spec.action_dim)}
-    entries |= {f"proprioception/{entry}": (entry, width) for entry, width in spec.state_dims.items()}
+    entries |= {f"proprioception/{name}": (variant.states[name], width) for name, width in spec.state_dims.items()}
     fitted: dict[str, State] = {"actions": {}, "proprioception": {}}
     used: dict[str, str] = {}
     for place, (official, width) in entries.items():
@@ -189,18 +193,25 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
     return one.contiguous().view(-1).view(torch.uint8).equal(other.contiguous().view(-1).view(torch.uint8))
 
 
-def expected_tensors(config: Config, sizes: Sizes) -> State:
-    """Build the model of a configuration without filling it, and give its tensors.
+def expected_model(config: Config, variant: Variant) -> tuple[DataSpec, State]:
+    """Build the model of a configuration without filling it.
 
-    The autoencoder is no part of them; patches of the same grid and width stand in, which need no file.
+    The autoencoder is no part of it; patches of the same grid and width stand in, which need no file.
+
+    Args:
+        config: Sections ``model`` and ``data``.
+        variant: What the data are.
+
+    Returns:
+        Facts of the data, and the model's tensors, whose numbers mean nothing.
     """
-    stand_in = {"class_path": "LinearPatches", "init_args": {"patch": STRIDE, "channels": LATENT_CHANNELS}}
-    side = int(sizes.places**0.5) * STRIDE
-    data = {**config["data"], "init_args": {**config["data"]["init_args"]}}
-    data["init_args"]["spec"] = {**data["init_args"]["spec"], "image_size": side}
+    side = config["model"]["tokenizer"]["init_args"]["image_size"] // STRIDE
+    patches = {"patch": datamodule(variant).facts.image_size // side, "channels": LATENT_CHANNELS}
+    stand_in = {"class_path": "LinearPatches", "init_args": patches}
+    text = yaml.safe_dump({"model": {**config["model"], "tokenizer": stand_in}, "data": config["data"]})
     with Fabric(accelerator="cpu", devices=1).init_module(empty_init=True):
-        module, _ = build(yaml.safe_dump({"model": {**config["model"], "tokenizer": stand_in}, "data": data}))
-    return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+        module, data = build(text)
+    return data.spec, {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
 
 
 def _identify(model: State, normalizer: State, whole: bool, options: Options) -> tuple[Layout, str]:
@@ -222,7 +233,7 @@ def _identify(model: State, normalizer: State, whole: bool, options: Options) ->
     return layout, name
 
 
-def _check(translation: Translation, config: Config, sizes: Sizes, whole: bool, options: Options) -> list[str]:
+def _check(translation: Translation, expected: State, whole: bool, options: Options) -> list[str]:
     """Compare names and shapes with the model that the configuration builds; give what is new in it."""
     if translation.share < options.minimum:
         total = translation.matched + len(translation.unused)
@@ -231,7 +242,6 @@ def _check(translation: Translation, config: Config, sizes: Sizes, whole: bool, 
             f"least {options.minimum:.1%}, e.g. '{translation.unused[0]}' does not; this is another model, or lower "
             "--minimum."
         )
-    expected = expected_tensors(config, sizes)
     check_shapes(translation.state, expected, options.path)
     new = [name for name in expected if name not in translation.state]
     if whole and new:

@@ -4,132 +4,93 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 EVERY_FUNCTION = ("policy", "video", "forward", "inverse", "joint")
-ROTATION = "6-D: the first two rows of the rotation matrix"
+IDENTITY = {"class_path": "Identity"}
+POSITION = {"class_path": "Limits", "init_args": {"smallest_range": 1.0e-7}}
+ARM_ACTION = {"class_path": "Columns", "init_args": {"widths": [3, 7], "parts": [POSITION, IDENTITY]}}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Facts of one model and its data.
+    """One model and the data that it is trained on.
 
     Args:
-        cameras: Fields of the cameras by our names, the main view first.
-        image_size: Height and width of a frame in pixels.
-        rate_hz: Control rate in Hz.
-        action: What an action is, with its unit.
-        action_dim: Width of an action.
-        states: Width of each proprioception entry, in the order in which the model takes them.
+        data: Class of the datamodule.
+        path: Where the recordings usually lie.
+        actions: Normaliser of the actions.
+        states: Official field of each proprioception entry, in the order in which the model takes them.
+        normalizers: Normaliser of each entry; its range to [-1, 1] where left out.
         predicts: Entries of the future that may be predicted.
         text: Whether there is an instruction.
         functions: Functions that the second stage trains.
-        conventions: Orientation, rotation and alignment, for people and checks.
+        window: How windows differ from those of Push-T.
+        varied: What shares a draw of history frames where the official code varies them.
+        varies: Whether it does, where the file does not tell.
         known_by: Field of the normaliser that only this one has; none where nothing is normalised.
-        state_steps: Steps at which proprioception is read.
-        data: Where the official recordings usually lie.
     """
 
-    cameras: Mapping[str, str]
-    image_size: int
-    rate_hz: float
-    action: str
-    action_dim: int
-    states: Mapping[str, int] = field(default_factory=dict)
+    data: str
+    path: str
+    actions: Mapping[str, Any]
+    states: Mapping[str, str] = field(default_factory=dict)
+    normalizers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     predicts: tuple[str, ...] = ()
     text: bool = False
     functions: tuple[str, ...] = EVERY_FUNCTION
-    conventions: Mapping[str, str] = field(default_factory=dict)
+    window: Mapping[str, Any] = field(default_factory=dict)
+    varied: str = "batch"
+    varies: bool = False
     known_by: str | None = None
-    state_steps: int = 16
-    data: str = ""
 
 
 _UMI_STATES = {
-    "robot0_eef_pos": 3,
-    "robot0_eef_rot_axis_angle": 6,
-    "robot0_gripper_width": 1,
-    "robot0_eef_rot_axis_angle_wrt_start": 6,
+    "eef_pos": "robot0_eef_pos",
+    "eef_rot": "robot0_eef_rot_axis_angle",
+    "gripper_width": "robot0_gripper_width",
+    "eef_rot_wrt_start": "robot0_eef_rot_axis_angle_wrt_start",
 }
-_UMI_CONVENTIONS = {
-    "orientation": "as recorded",
-    "action_space": "poses relative to the latest end-effector pose: inverse(base) @ pose; gripper opening, m",
-    "rotation": ROTATION,
-    "first_action": "one step after the last history frame",
-    "normalizer": "none",
+_UMI: dict[str, Any] = {
+    "actions": IDENTITY,
+    "states": _UMI_STATES,
+    "normalizers": dict.fromkeys(_UMI_STATES, IDENTITY),
+    "predicts": ("eef_rot_wrt_start",),
+    "functions": ("policy", "joint"),
+    "window": {"every": 3, "shift_action": False},
+    "varied": "sample",
 }
-_UMI_ACTION = "relative end-effector position, m; rotation, 6-D; gripper opening, m"
-_ARM_ACTION = "absolute end-effector position, m; rotation, 6-D; gripper command"
 
 VARIANTS: dict[str, Variant] = {
     "pusht": Variant(
-        cameras={"top": "img"},
-        image_size=96,
-        rate_hz=10,
-        action="absolute target of the agent, px",
-        action_dim=2,
-        conventions={"orientation": "as recorded", "action_space": "absolute", "rotation": "none", "normalizer": "all"},
+        data="PushT",
+        path="data/pusht_cchi_v7_replay.zarr",
+        actions={"class_path": "Limits"},
         known_by="agent_pos",
-        data="data/pusht_cchi_v7_replay.zarr",
     ),
     "libero10": Variant(
-        cameras={"agentview": "agentview_rgb"},
-        image_size=128,
-        rate_hz=20,
-        action=_ARM_ACTION,
-        action_dim=10,
+        data="Libero10",
+        path="data/libero10.zarr",
+        actions=ARM_ACTION,
         text=True,
-        conventions={
-            "orientation": "flipped top-bottom against the simulator",
-            "action_space": "absolute",
-            "rotation": ROTATION,
-            "first_action": "at the last history frame",
-            "normalizer": "position to [-1, 1], the rest untouched",
-        },
         known_by="agentview_rgb",
-        data="data/libero_10.zarr",
     ),
     "toolhang": Variant(
-        cameras={"sideview": "sideview_image", "wrist": "robot0_eye_in_hand_image"},
-        image_size=240,
-        rate_hz=20,
-        action=_ARM_ACTION,
-        action_dim=10,
-        states={"robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2},
-        predicts=("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"),
-        conventions={
-            "orientation": "as recorded",
-            "action_space": "absolute",
-            "rotation": ROTATION,
-            "first_action": "at the last history frame",
-            "normalizer": "positions and gripper joints to [-1, 1], the rest untouched",
+        data="ToolHang",
+        path="data/tool_hang.zarr",
+        actions=ARM_ACTION,
+        states={
+            "eef_pos": "robot0_eef_pos",
+            "eef_quat": "robot0_eef_quat",
+            "gripper_qpos": "robot0_gripper_qpos",
         },
+        normalizers={"eef_quat": IDENTITY},
+        predicts=("eef_pos", "eef_quat", "gripper_qpos"),
         known_by="sideview_image",
-        data="data/tool_hang.zarr",
     ),
-    "umi": Variant(
-        cameras={"camera0": "camera0_rgb"},
-        image_size=224,
-        rate_hz=20,
-        action=_UMI_ACTION,
-        action_dim=10,
-        states=_UMI_STATES,
-        predicts=("robot0_eef_rot_axis_angle_wrt_start",),
-        functions=("policy", "joint"),
-        conventions=_UMI_CONVENTIONS,
-        data="data/umi.zarr",
-    ),
-    "umi_multi": Variant(
-        cameras={"camera0": "camera0_rgb"},
-        image_size=224,
-        rate_hz=20,
-        action=_UMI_ACTION,
-        action_dim=10,
-        states=_UMI_STATES,
-        predicts=("robot0_eef_rot_axis_angle_wrt_start",),
-        text=True,
-        functions=("policy", "joint"),
-        conventions=_UMI_CONVENTIONS,
-        state_steps=4,
-        data="data/umi_multi.zarr",
-    ),
+    "umi": Variant(data="UMI", path="data/umi.zarr", **_UMI),
+    "umi_multi": Variant(data="UMIMulti", path="data/umi_multi", text=True, varies=True, **_UMI),
 }
+
+FIELDS = {entry: official for variant in VARIANTS.values() for entry, official in variant.states.items()}
+"""Official field of every entry that one of the models takes."""

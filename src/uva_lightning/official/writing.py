@@ -20,6 +20,7 @@ from uva_lightning.official.folder import VAE_WEIGHTS
 from uva_lightning.official.importing import AUTOENCODER, MODEL, NORMALIZER, TEXT_MODEL
 from uva_lightning.official.names import Layout
 from uva_lightning.official.translate import translate_back
+from uva_lightning.official.variants import FIELDS
 
 DUMMY = "_dummy_variable"
 CURRENT = "current_model_state"
@@ -80,8 +81,8 @@ def _from_checkpoint(path: Path, base: Path | None) -> dict[str, State]:
     contract = read(base)["source"] if base else {}
     extra = under(carried, f"{contract.get('weights')}/")
     usual, places = contract.get("normalizer", {}), {"action": "actions/normalizer"}
-    places |= {entry: f"proprioception/{entry}" for entry in module.spec.state_dims}
-    fields = {entry: place for entry, place in places.items() if entry in usual or not _same(stored, place)}
+    places |= {FIELDS.get(entry, entry): f"proprioception/{entry}" for entry in module.spec.state_dims}
+    fields = {name: place for name, place in places.items() if name in usual or not _same(stored, place)}
     rest = {
         DUMMY: torch.empty(0),
         **_unused(layout, module),
