@@ -48,8 +48,23 @@ def test_a_least_value_counts_whatever_the_baselines():
 def test_no_worse_is_enough_only_within_the_tolerance():
     assert not row([1.0, 1.0], {"same": [1.0, 1.0]})["beats_baseline"]
     assert row([1.0, 1.0], {"same": [1.0, 1.0]}, tolerance=0.0)["beats_baseline"]
-    assert row([0.99, 1.0], {"same": [1.0, 1.0]}, tolerance=0.01)["beats_baseline"]
+    assert row([0.985, 1.0], {"same": [1.0, 1.0]}, tolerance=0.01)["beats_baseline"]
     assert not row([0.9, 1.0], {"same": [1.0, 1.0]}, tolerance=0.01)["beats_baseline"]
+
+
+def test_no_worse_fails_where_the_whole_interval_lies_below_zero():
+    base = np.linspace(0, 1, 200)
+    assert not row(base - 0.005, {"same": base}, tolerance=0.01)["beats_baseline"]  # small, but certainly worse
+    noise = np.random.default_rng(0).normal(scale=0.2, size=200)
+    assert row(base - 0.005 + noise - noise.mean(), {"same": base}, tolerance=0.01)["beats_baseline"]
+
+
+def test_what_stands_beside_has_no_say_in_the_verdict():
+    result = row([0.6, 0.8], {"weak": [0.1, 0.1]}, beside={"strong": np.array([0.8, 0.9])})
+    assert result["beats_baseline"]
+    assert result["beside"]["strong"]["value"] == pytest.approx(0.85)
+    assert result["beside"]["strong"]["gain"] == pytest.approx(-0.15)
+    assert result["beside"]["strong"]["gain_interval"] == pytest.approx([-0.2, -0.1])
 
 
 def test_psnr_looks_at_the_last_frame():

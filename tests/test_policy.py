@@ -56,8 +56,9 @@ def chunks(samples=3, seed=2):
     return np.random.default_rng(seed).uniform(0, 512, (samples, *CHUNK)).astype(np.float32)
 
 
-def first_is_best(futures):
-    return -np.arange(len(futures["top"]), dtype=np.float64)
+def first_is_best(past, futures):
+    proposals, samples = futures["top"].shape[:2]
+    return -np.arange(proposals * samples, dtype=np.float64).reshape(proposals, samples)
 
 
 FUNCTIONS = {
@@ -128,15 +129,18 @@ def test_each_function_looks_at_what_it_is_given(policy):
 def test_the_planner_takes_the_best_proposal_of_each_observation(module):
     calls = []
 
-    def score(futures):
-        calls.append(futures)
-        return np.array([9, 0, 1, 2, 3, 5], np.float64)  # by proposal, then by observation
+    def score(past, futures):
+        calls.append((past, futures))
+        return np.array([[9, 0], [5, 4], [3, 8]], np.float64)  # by proposal, then by observation
 
-    planned = UVAPolicy(module, 7).plan(observation(2), score, proposals=3)
-    first = UVAPolicy(module, 7).act(observation(2))
-    assert calls[0]["top"].shape == (6, *FRAMES)
-    assert np.allclose(planned[0], first[0], atol=1e-3)  # the policy's own proposal is the best one here
-    assert not np.allclose(planned[1], first[1], atol=1.0)
+    seen = observation(2)
+    planned = UVAPolicy(module, 7).plan(seen, score, proposals=3)
+    guess = UVAPolicy(module, 7).act(seen, temperature=0.0)
+    past, futures = calls[0]
+    assert np.array_equal(past["top"], seen["video"]["top"])
+    assert futures["top"].shape == (3, 2, *FRAMES)
+    assert np.allclose(planned[0], guess[0], atol=1e-3)  # the policy's best guess is the best one here
+    assert not np.allclose(planned[1], guess[1], atol=1.0)
 
 
 def test_the_callers_arrays_are_not_changed(policy):

@@ -48,7 +48,7 @@ def make(name: str, image_size: int = 96) -> gym.Env[Any, Any]:
     return gym.make(NAMESPACE + short, image_size=image_size, render_mode="rgb_array")
 
 
-def goal_score(name: str, image_size: int = 96) -> Any:
+def goal_score(name: str) -> Any:
     """Give the reward that a planner reads off imagined frames of an environment.
 
     Raises:
@@ -58,4 +58,4 @@ def goal_score(name: str, image_size: int = 96) -> Any:
 
     if ENVS.get(name, {}).get("random_goal", True):
         raise ValueError(f"'{name}' has no fixed goal to score imagined frames by; pass a score of your own.")
-    return PushTGoal(image_size=image_size)
+    return PushTGoal()

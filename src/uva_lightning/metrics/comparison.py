@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,9 +32,11 @@ class Comparison:
         value: Per sample, f64[n].
         baselines: Per sample, by name; all on the same samples.
         sign: ``HIGHER`` or ``LOWER`` is better.
-        tolerance: Amount by which the mean may be worse and count as no worse; None where it must be better than every
-            baseline with 95 % confidence, sample by sample.
+        tolerance: Amount by which the mean may be worse and count as no worse, unless the 95 % interval of the paired
+            difference lies below zero; None where the function must be better than every baseline with 95 % confidence,
+            sample by sample.
         least: Value that the mean must reach, whatever the baselines.
+        beside: Per sample, by name, like the baselines, but shown without a verdict.
     """
 
     measure: str
@@ -43,6 +45,7 @@ class Comparison:
     sign: float = HIGHER
     tolerance: float | None = None
     least: float | None = None
+    beside: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
         """Sum up for ``results.json``; the baseline shown is the strongest one."""
@@ -61,14 +64,23 @@ class Comparison:
             "gain": float(gain.mean()),
             "gain_interval": list(gain_interval),
             "beats_baseline": self._beats(gains),
+            "beside": {name: self._beside(values) for name, values in self.beside.items()},
             "samples": len(self.value),
+        }
+
+    def _beside(self, values: NDArray[np.float64]) -> dict[str, Any]:
+        gain = self.sign * (self.value - values)
+        return {
+            "value": float(values.mean()),
+            "gain": float(gain.mean()),
+            "gain_interval": list(bootstrap_mean(gain)),
         }
 
     def _beats(self, gains: Mapping[str, NDArray[np.float64]]) -> bool:
         if self.least is not None and self.value.mean() < self.least:
             return False
         if self.tolerance is not None:
-            return all(bool(gain.mean() >= -self.tolerance) for gain in gains.values())
+            return all(gain.mean() >= -self.tolerance and bootstrap_mean(gain).high >= 0 for gain in gains.values())
         return all(bootstrap_mean(gain).low > 0 for gain in gains.values())
 
 

@@ -23,8 +23,8 @@ Observation = Mapping[str, Mapping[str, NDArray[Any]]]
 Optionally ``episode``: ``seed`` i64[b]; noise then follows the episode, whichever others are in the batch.
 """
 Frames = dict[str, NDArray[np.uint8]]
-Score = Callable[[Frames], NDArray[np.float64]]
-"""Judges imagined futures, u8[n, t, H, W, 3] per camera: f64[n], higher is better."""
+Score = Callable[[Frames, Frames], NDArray[np.float64]]
+"""Judges imagined futures u8[k, b, t, H, W, 3] by camera, after the past u8[b, t, H, W, 3]: f64[k, b], high is good."""
 
 
 class UVAPolicy:
@@ -96,36 +96,47 @@ class UVAPolicy:
         return self._actions(tokens, seen, state, temperature)
 
     def plan(
-        self, observation: Observation, score: Score, proposals: int = 8, margin: float = 0.1
+        self,
+        observation: Observation,
+        score: Score,
+        proposals: int = 8,
+        margin: float = 3.0,
+        temperature: float | None = 0.0,
     ) -> NDArray[np.float32]:
         """Policy + planner: propose chunks, imagine what each would do, take the best (UVA section 4.5).
 
-        The first proposal is what ``act`` would do with the same seed; another one must promise ``margin`` more.
+        The first proposal is the policy's best guess. Another one, what ``act`` would do, must promise ``margin`` more.
 
         Args:
             observation: As above.
             score: Judges imagined futures.
             proposals: Chunks per observation, at least 1.
-            margin: Lead in score over the first proposal, about what the model's imagination can tell apart.
+            margin: Lead over the first proposal, in the unit of the score; the default fits ``PushTGoal`` in px.
+            temperature: Of the first proposal; None is the head's own, so that it is what ``act`` would do.
 
         Returns:
             f32[b, h, a].
         """
         tokens, state = self._tokens(observation)
+        seen = Visible.only(tokens, "history")
         samples = len(tokens.action)
         rows = torch.arange(samples, device=self.module.device).repeat(proposals)
         state = {name: value[rows] for name, value in state.items()}
+        chunks = [self._sample("action", tokens, seen, temperature)]
         tokens = tokens.rows(rows)
-        chunks = self._sample("action", tokens, Visible.only(tokens, "history"), None)
-        actions = self.module.actions.decode(chunks, state)  # f32[proposals * b, h, a]
+        if proposals > 1:
+            others = tokens.rows(slice(samples, None))
+            chunks.append(self._sample("action", others, Visible.only(others, "history"), None))
+        actions = self.module.actions.decode(torch.cat(chunks), state)  # f32[proposals * b, h, a]
         tokens = Tokens({**tokens, "action": self.module.actions.encode(actions, state)})
         futures = self._frames(tokens, Visible.only(tokens, "history", "action"), 0.0)
-        scores = torch.from_numpy(score(futures)).view(proposals, samples)
+        by_proposal = {
+            camera: frames.reshape(proposals, samples, *frames.shape[1:]) for camera, frames in futures.items()
+        }
+        scores = np.array(score(dict(observation["video"]), by_proposal))
         scores[0] += margin
-        best = scores.argmax(dim=0).to(actions.device)
-        chosen = actions.view(proposals, samples, *actions.shape[1:])[best, torch.arange(samples)]
-        result: NDArray[np.float32] = chosen.cpu().numpy()
-        return result
+        chosen: NDArray[np.float32] = actions.cpu().numpy().reshape(proposals, samples, *actions.shape[1:])
+        return chosen[scores.argmax(axis=0), np.arange(samples)]
 
     def _actions(
         self, tokens: Tokens, seen: Visible, state: Mapping[str, Tensor], temperature: float | None
