@@ -33,7 +33,7 @@ def test_the_best_proposal_is_taken(module):
     def score(past, frames):
         assert past["top"].shape == (samples, 2, 96, 96, 3)
         assert frames["top"].shape == (proposals, samples, 2, 96, 96, 3)
-        return 5 * np.eye(proposals)[:, wanted]
+        return 9 * np.eye(proposals)[:, wanted]
 
     seen = observation(samples)
     planned = policy.plan(seen, score, proposals)
@@ -46,10 +46,10 @@ def test_the_best_proposal_is_taken(module):
     assert not np.allclose(planned[0], guess[0], atol=1.0)
 
 
-@pytest.mark.parametrize(("options", "temperature"), [({}, 0.0), ({"temperature": None, "margin": 3.5}, None)])
+@pytest.mark.parametrize(("options", "temperature"), [({}, 0.0), ({"temperature": None, "margin": 6.5}, None)])
 def test_a_lead_below_the_margin_keeps_the_first_proposal(module, options, temperature):
     policy = UVAPolicy(module, seed=1)
-    planner = Planner(policy, lambda past, frames: np.array([[0.0, 0.5, 2.9, 0.7]] * 2).T, 4, **options)
+    planner = Planner(policy, lambda past, frames: np.array([[0.0, 0.5, 5.9, 0.7]] * 2).T, 4, **options)
     planner.reset(1)
     seen = observation(2)
     planned = planner.act(seen)

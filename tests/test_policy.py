@@ -131,7 +131,7 @@ def test_the_planner_takes_the_best_proposal_of_each_observation(module):
 
     def score(past, futures):
         calls.append((past, futures))
-        return np.array([[9, 0], [5, 4], [3, 8]], np.float64)  # by proposal, then by observation
+        return np.array([[9, 0], [8, 7], [3, 9]], np.float64)  # by proposal, then by observation
 
     seen = observation(2)
     planned = UVAPolicy(module, 7).plan(seen, score, proposals=3)

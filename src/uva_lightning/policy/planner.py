@@ -24,7 +24,7 @@ class Planner:
         policy: UVAPolicy,
         score: Score,
         proposals: int = 8,
-        margin: float = 3.0,
+        margin: float = 6.0,
         temperature: float | None = 0.0,
     ) -> None:
         if proposals < 1:

@@ -100,7 +100,7 @@ class UVAPolicy:
         observation: Observation,
         score: Score,
         proposals: int = 8,
-        margin: float = 3.0,
+        margin: float = 6.0,
         temperature: float | None = 0.0,
     ) -> NDArray[np.float32]:
         """Policy + planner: propose chunks, imagine what each would do, take the best (UVA section 4.5).
