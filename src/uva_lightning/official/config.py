@@ -65,7 +65,6 @@ def model_config(variant: Variant, layout: Layout, sizes: Sizes, heads: int, vae
         heads: Attention heads.
         vae: Folder of the autoencoder.
     """
-    also = [name for name in ("wrist", "future_proprio") if name in layout.heads]
     functions = variant.functions if "action" in layout.heads else ("video",)
     model: Config = {
         "tokenizer": _made("KLVAE", path=str(vae), image_size=STRIDE * sizes.side),
@@ -77,10 +76,7 @@ def model_config(variant: Variant, layout: Layout, sizes: Sizes, heads: int, vae
             decoder_depth=layout.decoder_depth,
             streams=_streams(layout),
         ),
-        "objectives": {
-            name: _made(OBJECTIVES[name], also=[m for m in also if m != "wrist" or name in PREDICTS_VIDEO])
-            for name in functions
-        },
+        "objectives": {name: _objective(name, layout) for name in functions},
         "heads": {modality: _head(modality, layout) for modality in layout.heads},
         "actions": _made("ActionSpace", normalizer=dict(variant.actions)),
         "optimizer": _made("AdamWCosine", lr=1.0e-4, weight_decay=0.02, warmup_steps=1000),
@@ -94,6 +90,13 @@ def model_config(variant: Variant, layout: Layout, sizes: Sizes, heads: int, vae
             normalizers={entry: dict(normalizer) for entry, normalizer in variant.normalizers.items()},
         )
     return model
+
+
+def _objective(name: str, layout: Layout) -> Config:
+    """Give an objective with the further heads that the official code trains in its mode."""
+    also = [m for m in ("wrist", "future_proprio") if m in layout.heads and (m != "wrist" or name in PREDICTS_VIDEO)]
+    keeps = {"keeps": ["past_wrist"]} if name == "inverse" and "wrist" in layout.heads else {}
+    return _made(OBJECTIVES[name], also=also, **keeps)
 
 
 def data_config(name: str, layout: Layout, sizes: Sizes, varies: bool | None) -> Config:
