@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,9 @@ class Fields:
         """All fields that must be there."""
         return {*self.video.values(), self.action, *self.state.values()}
 
-    def only(self, cameras: Iterable[str], entries: Iterable[str]) -> Fields:
-        """Leave out what is not used, so that it need not be read."""
-        cameras, entries = set(cameras), set(entries)
-        video = {name: field for name, field in self.video.items() if name in cameras}
-        return replace(self, video=video, state={n: field for n, field in self.state.items() if n in entries})
+    def only(self, cameras: Collection[str]) -> Fields:
+        """Leave out cameras that are not used, so that they are not read."""
+        return replace(self, video={name: field for name, field in self.video.items() if name in cameras})
 
     def require(self, found: Iterable[str], path: Path) -> None:
         """Refuse a dataset that lacks a field.

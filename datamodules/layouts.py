@@ -54,7 +54,7 @@ def read_episodes(path: Path, fields: Mapping[str, Fields], spec: DataSpec) -> E
         )
     for name, names in fields.items():
         if LAYOUTS[name].matches(path):
-            return LAYOUTS[name].read(path, names.only(spec.cameras, spec.state_dims), spec)
+            return LAYOUTS[name].read(path, names.only(spec.cameras), spec)
     inside = sorted(entry.name for entry in path.iterdir())[:8] if path.is_dir() else []
     known = "; ".join(LAYOUTS[name].looks for name in fields)
     raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -30,8 +30,7 @@ class Window:
             choices that end with the latest step (816 for 4 frames of 16 steps), for each ``sample`` or one for the
             whole ``batch``, as UVA's ``different_history_freq``. Evaluation keeps the even ones.
         every: Recorded steps from one step of the window to the next; UVA takes every third of UMI's recordings.
-        cameras: Cameras that are used, all if not given.
-        states: Proprioception entries that are used, all if not given.
+        cameras: Cameras that are read, all if not given.
     """
 
     frames: int = 4
@@ -43,7 +42,6 @@ class Window:
     vary_history: Literal["batch", "sample"] | None = None
     every: int = 1
     cameras: tuple[str, ...] | None = None
-    states: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -68,17 +66,17 @@ class Window:
         """Add what the window decides to the facts of a data set.
 
         Raises:
-            ValueError: It names a camera or an entry that the data set does not have.
+            ValueError: It names a camera that the data set does not have.
         """
-        cameras, states = (
-            _chosen("cameras", self.cameras, facts.cameras),
-            _chosen("states", self.states, facts.state_dims),
-        )
+        cameras = facts.cameras if self.cameras is None else self.cameras
+        if unknown := set(cameras) - set(facts.cameras):
+            raise ValueError(
+                f"data.window.cameras names {sorted(unknown)}, but the data has {list(facts.cameras)}; rename."
+            )
         late = {} if self.shift_action else {"chunk": "begins one step after the last past frame"}
         return replace(
             facts,
-            cameras=tuple(cameras),
-            state_dims={name: facts.state_dims[name] for name in states},
+            cameras=tuple(camera for camera in facts.cameras if camera in cameras),
             frames=self.frames,
             horizon=self.horizon,
             state_steps=self.state_steps,
@@ -86,14 +84,6 @@ class Window:
             rate_hz=facts.rate_hz / self.every,
             conventions={**facts.conventions, **late},
         )
-
-
-def _chosen(what: str, names: Sequence[str] | None, known: Iterable[str]) -> list[str]:
-    """Keep the named ones, in the order of the data set."""
-    known = list(known)
-    if unknown := set(names or ()) - set(known):
-        raise ValueError(f"data.window.{what} names {sorted(unknown)}, but the data has {known}; rename or remove.")
-    return [name for name in known if names is None or name in names]
 
 
 class Windows:

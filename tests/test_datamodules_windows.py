@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from uva_lightning.datamodules.fields import Fields
 from uva_lightning.datamodules.rows import Rows
 from uva_lightning.datamodules.varied_history import VariedHistory
 from uva_lightning.datamodules.windows import Window, Windows
@@ -166,30 +167,20 @@ def test_varied_histories_follow_from_seed_and_place(each_sample):
     assert shown[:, 4:].tolist() == [[19, 23, 27, 31]] * 8
 
 
-class TestWhatIsUsed:
-    facts = DataSpec(("front", "wrist"), 96, 7, {"pose": 6, "gripper": 1}, 20)
+class TestCameras:
+    facts = DataSpec(("front", "wrist"), 96, 7, {"pose": 6}, 20)
 
-    def test_is_everything_if_nothing_is_named(self):
-        spec = Window().spec(self.facts)
-        assert spec.cameras == ("front", "wrist")
-        assert dict(spec.state_dims) == {"pose": 6, "gripper": 1}
+    def test_are_all_if_none_is_named(self):
+        assert Window().spec(self.facts).cameras == ("front", "wrist")
 
-    def test_is_what_is_named_in_the_order_of_the_data(self):
-        spec = Window(cameras=("wrist",), states=("gripper", "pose")).spec(self.facts)
-        assert spec.cameras == ("wrist",)
-        assert list(spec.state_dims) == ["pose", "gripper"]
-        assert Window(states=()).spec(self.facts).state_dims == {}
+    def test_are_the_named_ones_in_the_order_of_the_data(self):
+        assert Window(cameras=("wrist", "front")).spec(self.facts).cameras == ("front", "wrist")
+        assert Window(cameras=("wrist",)).spec(self.facts).cameras == ("wrist",)
 
     def test_must_be_in_the_data(self):
-        with pytest.raises(
-            ValueError, match=r"data\.window\.states names \['force'\], but the data has \['pose', 'gri"
-        ):
-            Window(states=("force",)).spec(self.facts)
         with pytest.raises(ValueError, match=r"data\.window\.cameras names \['rear'\], but the data has \['front'"):
             Window(cameras=("rear",)).spec(self.facts)
 
-    def test_is_all_that_is_read(self, tiny_data):
-        data = tiny_data(window=Window(2, states=()), batch_size=4)
-        data.setup("fit")
-        assert not data.store.state
-        assert next(iter(data.val_dataloader())).state == {}
+    def test_that_are_not_used_are_not_read(self):
+        fields = Fields(video={"front": "a", "wrist": "b"}, action="c", state={})
+        assert fields.only(("front",)).names() == {"a", "c"}

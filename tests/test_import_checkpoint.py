@@ -116,41 +116,35 @@ def test_what_is_printed_and_recorded(imported):
     assert "rotation-6d" in contract["conventions"]["rotation"]
     assert "one step after" in contract["conventions"]["chunk"]
     assert contract["conventions"]["orientation"]
-    assert contract["spec"]["state_steps"] == 4
+    assert contract["spec"]["state_steps"] is None, "the frames"
+
+
+ARM = ["eef_pos", "eef_quat", "gripper_qpos"]
+UMI = ["eef_pos", "eef_rot", "gripper_width", "eef_rot_wrt_start"]
 
 
 @pytest.mark.parametrize(
-    ("variant", "data", "cameras", "states", "window"),
+    ("variant", "data", "cameras", "seen", "window"),
     [
-        ("pusht", "PushT", ["top"], [], {"past_action": False, "state_steps": None}),
-        ("libero10", "Libero10", ["agentview"], [], {}),
-        ("toolhang", "ToolHang", ["sideview", "wrist"], ["eef_pos", "eef_quat", "gripper_qpos"], {"state_steps": 16}),
-        (
-            "toolhang_hist",
-            "ToolHang",
-            ["sideview", "wrist"],
-            ["eef_pos", "eef_quat", "gripper_qpos"],
-            {"past_action": True},
-        ),
-        ("umi", "UMI", ["camera0"], ["eef_pos", "eef_rot", "gripper_width", "eef_rot_wrt_start"], {"every": 3}),
-        (
-            "umi_multi",
-            "UMIMulti",
-            ["camera0"],
-            ["eef_pos", "eef_rot", "gripper_width", "eef_rot_wrt_start"],
-            {"shift_action": False, "vary_history": "sample", "state_steps": 4},
-        ),
+        ("pusht", "PushT", ["top"], None, {"past_action": False, "state_steps": None}),
+        ("libero10", "Libero10", ["agentview"], None, {}),
+        ("toolhang", "ToolHang", ["sideview", "wrist"], ARM, {"state_steps": 16}),
+        ("toolhang_hist", "ToolHang", ["sideview", "wrist"], ARM, {"past_action": True}),
+        ("umi", "UMI", ["camera0"], UMI, {"every": 3, "vary_history": None, "state_steps": 16}),
+        ("umi_multi", "UMIMulti", ["camera0"], UMI, {"shift_action": False, "vary_history": "sample"}),
     ],
 )
-def test_the_configuration_names_data_as_the_model_takes_them(imported, variant, data, cameras, states, window):
+def test_the_configuration_names_data_as_the_model_takes_them(imported, variant, data, cameras, seen, window):
     folder, _ = imported(variant)
-    section = yaml.safe_load((folder / "config.yaml").read_text())["data"]
-    assert section["class_path"] == data
-    found = section["init_args"]["window"]
-    assert found["cameras"] == cameras
-    assert found["states"] == states
-    assert {name: found[name] for name in window} == window
-    assert ("text" in section["init_args"]) == (variant in ("libero10", "umi_multi"))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["data"]["class_path"] == data
+    options = config["data"]["init_args"]
+    assert options["window"]["cameras"] == cameras
+    assert {name: options["window"][name] for name in window} == window
+    assert ("text" in options) == (variant in ("libero10", "umi_multi"))
+    states = config["model"].get("proprioception", {"init_args": {}})["init_args"]
+    assert states.get("streams", {}).get("proprio") == seen
+    assert states.get("unused") == (["agent"] if variant == "pusht" else None)
 
 
 def test_the_current_weights_on_demand(imported, official_state):
@@ -165,7 +159,7 @@ def test_the_files_own_configuration_tells_the_steps_of_proprioception(imported)
         content["cfg"] = {"model": {"policy": {"different_history_freq": True}}}
 
     folder, _ = imported("toolhang", change=varied)
-    assert json.loads((folder / "contract.json").read_text())["spec"]["state_steps"] == 4
+    assert json.loads((folder / "contract.json").read_text())["spec"]["state_steps"] is None
     shutil.rmtree(folder)
     folder, _ = imported("toolhang")
     assert json.loads((folder / "contract.json").read_text())["spec"]["state_steps"] == 16
@@ -386,7 +380,7 @@ def test_the_expected_tensors_need_no_autoencoder(imported):
     folder, _ = imported()
     config = yaml.safe_load((folder / "config.yaml").read_text())
     spec, expected = expected_model(config, VARIANTS["pusht"])
-    assert spec.state_dims == {}
+    assert dict(spec.state_dims) == {"agent": 2}
     assert {name: value.shape for name, value in expected.items()} == {
         name: value.shape for name, value in load_module(folder)[0].state_dict().items()
     }

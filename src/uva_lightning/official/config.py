@@ -81,14 +81,8 @@ def model_config(variant: Variant, layout: Layout, sizes: Sizes, heads: int, vae
         "actions": _made("ActionSpace", normalizer=dict(variant.actions)),
         "optimizer": _made("AdamWCosine", lr=1.0e-4, weight_decay=0.02, warmup_steps=1000),
     }
-    if "proprio" in layout.fused:
-        predicts = {"future_proprio": list(variant.predicts)} if "future_proprio" in layout.heads else {}
-        model["proprioception"] = _made(
-            "Proprioception",
-            streams={"proprio": list(variant.states)},
-            predicts=predicts,
-            normalizers={entry: dict(normalizer) for entry, normalizer in variant.normalizers.items()},
-        )
+    if variant.states:
+        model["proprioception"] = _proprioception(variant, layout)
     return model
 
 
@@ -117,12 +111,11 @@ def data_config(name: str, layout: Layout, sizes: Sizes, varies: bool | None) ->
         "frames": sizes.frames,
         "horizon": HORIZON,
         "cameras": list(cameras if wrist else cameras[:1]),
-        "states": list(variant.states) if "proprio" in layout.fused else [],
-        "state_steps": (sizes.frames if varies else HORIZON) if "proprio" in layout.fused else None,
+        "state_steps": HORIZON if "proprio" in layout.fused and not varies else None,
         "past_action": "past_action" in layout.fused,
         "vary_history": variant.varied if varies else None,
     }
-    text = _made("CachedInstructions", path=f"data/{name}_instructions.safetensors")
+    text = _made("CachedInstructions", path="pretrained/instructions.safetensors")
     instructions = {"text": text} if layout.text else {}
     return _made(variant.data, path=variant.path, batch_size=256, window=window, **instructions)
 
@@ -148,6 +141,15 @@ def trainer_config(name: str) -> Config:
             _made("RunProgress"),
         ],
     }
+
+
+def _proprioception(variant: Variant, layout: Layout) -> Config:
+    entries = list(variant.states)
+    normalizers = {entry: dict(normalizer) for entry, normalizer in variant.normalizers.items()}
+    if "proprio" not in layout.fused:
+        return _made("Proprioception", unused=entries, normalizers=normalizers)
+    predicts = {"future_proprio": list(variant.predicts)} if "future_proprio" in layout.heads else {}
+    return _made("Proprioception", streams={"proprio": entries}, predicts=predicts, normalizers=normalizers)
 
 
 def _streams(layout: Layout) -> Config:

@@ -20,7 +20,7 @@ class Variant:
         data: Class of the datamodule.
         path: Where the recordings usually lie.
         actions: Normaliser of the actions.
-        states: Official field of each proprioception entry, in the order in which the model takes them.
+        states: Official field of each proprioception entry of the data, in the order in which models take them.
         normalizers: Normaliser of each entry; its range to [-1, 1] where left out.
         predicts: Entries of the future that may be predicted.
         text: Whether there is an instruction.
@@ -57,7 +57,7 @@ _UMI: dict[str, Any] = {
     "normalizers": dict.fromkeys(_UMI_STATES, IDENTITY),
     "predicts": ("eef_rot_wrt_start",),
     "functions": ("policy", "joint"),
-    "window": {"every": 3, "shift_action": False},
+    "window": {"pad": [15, 16], "every": 3, "shift_action": False},
     "varied": "sample",
 }
 
@@ -66,30 +66,31 @@ VARIANTS: dict[str, Variant] = {
         data="PushT",
         path="data/pusht_cchi_v7_replay.zarr",
         actions={"class_path": "Limits"},
+        states={"agent": "agent_pos"},
         known_by="agent_pos",
     ),
     "libero10": Variant(
         data="Libero10",
-        path="data/libero10.zarr",
+        path="data/libero10.zarr.zip",
         actions=ARM_ACTION,
         text=True,
         known_by="agentview_rgb",
     ),
     "toolhang": Variant(
         data="ToolHang",
-        path="data/tool_hang.zarr",
+        path="data/tool_hang_image_abs.zarr.zip",
         actions=ARM_ACTION,
         states={
             "eef_pos": "robot0_eef_pos",
             "eef_quat": "robot0_eef_quat",
             "gripper_qpos": "robot0_gripper_qpos",
         },
-        normalizers={"eef_quat": IDENTITY},
+        normalizers={"eef_pos": POSITION, "eef_quat": IDENTITY, "gripper_qpos": POSITION},
         predicts=("eef_pos", "eef_quat", "gripper_qpos"),
         known_by="sideview_image",
     ),
-    "umi": Variant(data="UMI", path="data/umi.zarr", **_UMI),
-    "umi_multi": Variant(data="UMIMulti", path="data/umi_multi", text=True, varies=True, **_UMI),
+    "umi": Variant(data="UMI", path="data/umi/cup_arrangement_0.zarr.zip", **_UMI),
+    "umi_multi": Variant(data="UMIMulti", path="data/umi", text=True, varies=True, **_UMI),
 }
 
 FIELDS = {entry: official for variant in VARIANTS.values() for entry, official in variant.states.items()}
