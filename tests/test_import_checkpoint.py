@@ -238,10 +238,21 @@ class TestStartingFromMAR:
         assert ["matched", str(total), "of", f"{total + 5},"] in [line.split()[:4] for line in out.splitlines()]
         config = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
         assert list(config["model"]["heads"]) == ["video"]
-        assert "transformer.streams.past_video.*" in config["model"]["start"]["new"]
+        assert config["model"]["start"] == {"path": str(tmp_path / "out"), "fitted": False}
         with pytest.raises(ValueError, match="holds weights to start training from, not a whole model"):
             load_module(tmp_path / "out")
         assert uva("export-checkpoint", tmp_path / "out", "--to", tmp_path / "x.ckpt")[0] == 2
+
+    def test_it_starts_any_stage(self, uva, mar, tiny_vae, imported, tmp_path):
+        """Also a model with all heads and with proprioception, whose parts MAR has no weights for."""
+        assert uva("import-checkpoint", mar, "--to", tmp_path / "out", "--heads", 4, "--vae", tiny_vae)[0] == 0
+        folder, _ = imported("umi")
+        module, _ = build((folder / "config.yaml").read_text())
+        StartFrom(tmp_path / "out").apply(module, {})
+        source = load_file(tmp_path / "out" / "model.safetensors")
+        weights = module.state_dict()
+        assert all(weights[name].equal(value) for name, value in source.items())
+        assert weights["transformer.streams.proprio.fuse.weight"].any(), "nothing is to be kept, so it may matter"
 
     def test_too_little_of_another_model_is_refused(self, refused, mar):
         content = torch.load(mar)

@@ -31,7 +31,8 @@ class StartFrom:
     Args:
         path: Checkpoint of ``uva fit``, or folder of ``uva import-checkpoint``.
         minimum: Smallest share of the source's tensors that must find their place, in [0, 1].
-        new: Names of tensors that may start at random, as patterns, e.g. ``heads.action.*``.
+        new: Names of tensors that may start at random, as patterns, e.g. ``heads.action.*``; besides those that the
+            source itself names, as MAR does.
         fitted: Whether to take tokenizer and normalisers too, as far as they are of the same kind.
     """
 
@@ -57,8 +58,9 @@ class StartFrom:
         stored = read(Path(self.path))
         source = {name: value for name, value in stored["state_dict"].items() if isinstance(value, Tensor)}
         target = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
-        quiet = self._new_streams(module, source)
-        self._check(source, target, quiet)
+        new = [*self.new, *stored.get("source", {}).get("may_be_new", [])]
+        quiet = _new_streams(module, source, new)
+        self._check(source, target, quiet, new)
         taken = [name for name in target if name in source]
         with torch.no_grad():
             for name in taken:
@@ -74,17 +76,9 @@ class StartFrom:
             f"{', without influence at first: ' + ', '.join(quiet) if quiet else ''}."
         )
 
-    def _new_streams(self, module: UVAModule, source: Mapping[str, Tensor]) -> list[str]:
-        """Modalities that the source does not know, and that are not meant to start at random."""
-        return [
-            name
-            for name, stream in module.transformer.streams.items()
-            if isinstance(stream, Stream)
-            and not any(tensor.startswith(f"{STREAMS}{name}.") for tensor in source)
-            and not self._may_be_new(f"{STREAMS}{name}.fuse.weight")
-        ]
-
-    def _check(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor], quiet: list[str]) -> None:
+    def _check(
+        self, source: Mapping[str, Tensor], target: Mapping[str, Tensor], quiet: list[str], new: list[str]
+    ) -> None:
         shared = [name for name in target if name in source]
         if wrong := [name for name in shared if source[name].shape != target[name].shape]:
             raise ValueError(
@@ -99,16 +93,28 @@ class StartFrom:
                 f"least {self.minimum:.0%}, e.g. '{example}' has none; this is another model, or lower start.minimum."
             )
         silent = tuple(f"{STREAMS}{name}." for name in quiet)
-        new = [name for name in target if name not in source and not name.startswith(silent or ("\0",))]
-        if refused := [name for name in new if not self._may_be_new(name)]:
+        lacking = [name for name in target if name not in source and not (silent and name.startswith(silent))]
+        if refused := [name for name in lacking if not _matches(name, new)]:
             raise ValueError(
                 f"{self.path} lacks {len(refused)} tensors of this model, e.g. '{refused[0]}', expected all but those "
-                f"in start.new {self.new}; add a pattern such as '{'.'.join(refused[0].split('.')[:2])}.*' if they "
+                f"in start.new {new}; add a pattern such as '{'.'.join(refused[0].split('.')[:2])}.*' if they "
                 "may start at random."
             )
 
-    def _may_be_new(self, name: str) -> bool:
-        return any(fnmatch(name, pattern) for pattern in self.new)
+
+def _new_streams(module: UVAModule, source: Mapping[str, Tensor], new: list[str]) -> list[str]:
+    """Modalities that the source does not know, and that are not meant to start at random."""
+    return [
+        name
+        for name, stream in module.transformer.streams.items()
+        if isinstance(stream, Stream)
+        and not any(tensor.startswith(f"{STREAMS}{name}.") for tensor in source)
+        and not _matches(f"{STREAMS}{name}.fuse.weight", new)
+    ]
+
+
+def _matches(name: str, patterns: list[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def _check_shared(target: Mapping[str, Tensor], source: Mapping[str, Tensor], taken: list[str]) -> None:

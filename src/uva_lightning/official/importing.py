@@ -25,7 +25,7 @@ from uva_lightning.official.detect import (
     under,
     variant_of,
 )
-from uva_lightning.official.names import Layout
+from uva_lightning.official.names import HEADS, Layout
 from uva_lightning.official.text import clip_tensors
 from uva_lightning.official.translate import Translation, check_shapes, translate
 from uva_lightning.official.variants import VARIANTS, Variant
@@ -33,6 +33,11 @@ from uva_lightning.types import DataSpec
 
 MODEL, AUTOENCODER, TEXT_MODEL, NORMALIZER = "model.", "vae_model.", "text_model.", "normalizer.params_dict."
 KNOWN = (MODEL, AUTOENCODER, TEXT_MODEL, NORMALIZER, "_dummy_variable")
+UNKNOWN_TO_MAR = (
+    *(f"heads.{modality}.*" for modality in HEADS if modality != "video"),
+    *("transformer.streams.*", "transformer.*_positions.*", "transformer.fuse_bias"),
+)
+"""What the image model has no weights for; it may start at random, as in the official code."""
 LATENT_CHANNELS, TEXT_WIDTH = 16, 512
 
 
@@ -118,7 +123,6 @@ def import_model(source: Source, options: Options) -> Imported:
     new = _check(translation, expected, whole, options)
     config["model"]["start"] = {
         "path": str(options.folder.resolve()),
-        "new": sorted({_pattern(tensor) for tensor in new}),
         "fitted": whole,
     }
     fitted, used = fitted_parts(normalizer, spec, variant) if whole else ({}, {})
@@ -142,6 +146,7 @@ def import_model(source: Source, options: Options) -> Imported:
         "copies": [source.weights, *([_other(source.weights)] if source.other else [])],
         "absent": [key for key in source.state if source.other and key not in source.other],
         "new": new,
+        "may_be_new": [] if whole else list(UNKNOWN_TO_MAR),
     }
     carried = carry(source, taken) if whole else {}
     unknown = [key for key in policy if not key.startswith(KNOWN)]
@@ -249,12 +254,6 @@ def _check(translation: Translation, expected: State, whole: bool, options: Opti
             f"{options.path} lacks {len(new)} tensors of its model, e.g. '{new[0]}'; it is incomplete, fetch it again."
         )
     return new
-
-
-def _pattern(name: str) -> str:
-    """Name the part of the model that a new tensor belongs to."""
-    parts = name.split(".")
-    return ".".join([*parts[: 3 if parts[1] == "streams" else 2], "*"]) if len(parts) > 2 else name
 
 
 def _other(weights: str) -> str:
