@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import zipfile
 from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
@@ -142,11 +143,35 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"b\.safetensors cannot be read as a checkpoint"):
             read(tmp_path / "b.safetensors")
 
+    def test_whatever_its_pickle_says(self, tmp_path):
+        """Any damage is told as a ValueError; nothing else may come out of it."""
+        with zipfile.ZipFile(OMEGACONF) as file:
+            entries = {name: file.read(name) for name in file.namelist()}
+        name = next(name for name in entries if name.endswith("data.pkl"))
+        rng, refused = random.Random(0), 0
+        for _ in range(200):
+            text = bytearray(entries[name])
+            text[rng.randrange(len(text))] = rng.randrange(256)
+            with zipfile.ZipFile(tmp_path / "odd.pt", "w") as file:
+                for entry, content in entries.items():
+                    file.writestr(entry, bytes(text) if entry == name else content)
+            try:
+                read(tmp_path / "odd.pt")
+            except ValueError:
+                refused += 1
+        assert 50 < refused < 200
+
     @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 half", bytes(range(256))])
     def test_what_is_no_checkpoint(self, tmp_path, content):
         (tmp_path / "odd.pt").write_bytes(content)
         with pytest.raises(ValueError, match=r"odd\.pt (is no checkpoint|cannot be read)"):
             read(tmp_path / "odd.pt")
+
+    def test_a_pickle_that_asks_for_all_memory(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "large.pt", "w") as file:
+            file.writestr("archive/data.pkl", b"\x80\x02Nr\xff\xff\xff\x7f.")  # object number 2,147,483,647
+        with pytest.raises(ValueError, match="it numbers 2147483647 objects in 9 bytes"):
+            read(tmp_path / "large.pt")
 
     def test_the_old_format_says_how_to_convert(self, tmp_path):
         torch.save({"w": torch.ones(1)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import pickle
+import pickletools
 import struct
 import zipfile
 import zlib
@@ -256,9 +257,18 @@ class _Archive:
 
 def _read_zip(path: Path) -> Content:
     archive = _Archive(path)
-    unpickler = _Unpickler(bytes(archive.record(f"{archive.root}data.pkl")), archive)
+    text = bytes(archive.record(f"{archive.root}data.pkl"))
+    _check_sizes(text)
+    unpickler = _Unpickler(text, archive)
     values = unpickler.load()
     return Content(values, unpickler.skipped)
+
+
+def _check_sizes(text: bytes) -> None:
+    """Refuse a pickle that asks for far more memory than it is long: a few bytes can make the unpickler take it all."""
+    for opcode, argument, _ in pickletools.genops(text):
+        if opcode.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int) and argument > len(text):
+            raise ValueError(f"it numbers {argument} objects in {len(text)} bytes")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -49,7 +49,11 @@ class KLVAE(Tokenizer):
                 f"{self.path} is no autoencoder: {config.name} is missing; expected a folder written by diffusers' "
                 "AutoencoderKL.save_pretrained, with config.json and diffusion_pytorch_model.safetensors."
             )
-        self.vae = AutoencoderKL.from_pretrained(self.path, use_safetensors=True).eval().requires_grad_(False)
+        self.vae = (
+            AutoencoderKL.from_pretrained(self.path, use_safetensors=True, low_cpu_mem_usage=False)
+            .eval()
+            .requires_grad_(False)
+        )
         self.channels = int(self.vae.config["latent_channels"])
         self.stride = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
