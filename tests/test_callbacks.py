@@ -18,6 +18,9 @@ from uva_lightning.callbacks.evaluation import undisturbed
 from uva_lightning.callbacks.run_progress import RunProgress
 from uva_lightning.callbacks.throughput import Throughput
 from uva_lightning.callbacks.video_grid import VideoGrid, draw_grid, held_out
+from uva_lightning.datamodules.generate import RandomEpisodes
+from uva_lightning.datamodules.toolhang import ToolHang
+from uva_lightning.model.tokenizers.linear_patches import LinearPatches
 
 
 def trainer(tmp_path, *callbacks, **options):
@@ -93,6 +96,15 @@ def test_video_grid_draws_held_out_windows(tmp_path, tiny_data, tiny_module):
     images = events(tmp_path).Images("pictures/top")
     assert [image.step for image in images] == [2, 4]
     assert Image.open(io.BytesIO(images[0].encoded_image_string)).size == (columns, rows)
+
+
+def test_a_camera_that_is_not_predicted_is_drawn_as_it_was(tmp_path, tiny_module):
+    pytest.importorskip("zarr")
+    data = ToolHang(tmp_path / "set.zarr", batch_size=4, generate=RandomEpisodes(episodes=2, steps=34))
+    tokenizer = LinearPatches(channels=8, grid=16)
+    trainer(tmp_path, VideoGrid(windows=2), max_steps=2).fit(tiny_module(data.spec, tokenizer=tokenizer), data)
+    heights = {path.name: Image.open(path).size[1] for path in (tmp_path / "run/pictures").iterdir()}
+    assert heights == {"step_00000002_sideview.png": 4 * 240 + 3 * 6, "step_00000002_wrist.png": 2 * 240 + 6}
 
 
 def test_held_out_windows_have_frames_even_from_cached_latents(tmp_path, tiny_data, tiny_module):

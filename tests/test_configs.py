@@ -141,11 +141,28 @@ def test_runs_two_steps_with_its_own_tokenizer_and_callbacks(
     options = [*SHORT, f"--data.path={demos}", f"--trainer.logger.init_args.save_dir={tmp_path}"]
     options += ["--trainer.val_check_interval=2", "--trainer.check_val_every_n_epoch=null"]
     if config == "pusht.yaml":
-        options += [f"--data.cache_dir={tmp_path / 'cache'}", f"--model.tokenizer.path={autoencoder}"]
-        options += ["--model.tokenizer.image_size=64", "--data.batch_size=8", "--trainer.precision=32-true"]
-        options += ["--model.transformer.width=32", "--model.transformer.heads=2", "--trainer.strategy=auto"]
-        options += ["--model.transformer.encoder_depth=1", "--model.transformer.decoder_depth=1"]
-        options += [f"--model.heads.{head}.init_args.steps=2" for head in ("video", "action")]
+        options += ["--config", str(_small_pusht(tmp_path, autoencoder))]
     status = main(["fit", "--config", config, *options, "--trainer.max_epochs=1"])
     assert status == 0
     assert list(tmp_path.glob("**/last.ckpt"))
+
+
+def _small_pusht(folder: Path, autoencoder: Path) -> Path:
+    """Lay a small size over the experiment, and play two episodes instead of 50."""
+    callbacks = read_config(shipped()["pusht.yaml"])["trainer"]["callbacks"]
+    (rollout,) = (entry for entry in callbacks if isinstance(entry, dict) and entry["class_path"] == "Rollout")
+    rollout["init_args"]["episodes"] = 2
+    head = {"init_args": {"steps": 2, "denoiser": {"init_args": {"width": 16, "depth": 1}}}}
+    trunk = {"width": 32, "heads": 2, "encoder_depth": 1, "decoder_depth": 1}
+    content = {
+        "model": {
+            "tokenizer": {"init_args": {"path": str(autoencoder), "image_size": 16}},
+            "transformer": {"init_args": trunk},
+            "heads": {"video": head, "action": head},
+        },
+        "data": {"init_args": {"batch_size": 8, "cache_dir": str(folder / "cache")}},
+        "trainer": {"precision": "32-true", "strategy": "auto", "callbacks": callbacks},
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path

@@ -10,6 +10,7 @@ import torch
 
 from uva_lightning.balance import Balancer, FixedWeights, LossScale
 from uva_lightning.commands.discovery import import_components
+from uva_lightning.curriculum import Curriculum, Stage
 from uva_lightning.model.heads.aggregate import Aggregator, ConvFC, ConvOri, TokenConv, TokenFC, TokenMLP
 from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, Head, Sampling, VideoHead
 from uva_lightning.model.heads.denoiser import Denoiser
@@ -73,7 +74,11 @@ ACTION_HEADS = {
     for aggregator in (ConvOri, TokenConv, TokenFC)
 }
 BALANCERS = {FixedWeights: FixedWeights, LossScale: LossScale}
-SAMPLERS = [ObjectiveSampler, OneObjectivePerBatch]
+SAMPLERS = {
+    ObjectiveSampler: ObjectiveSampler,
+    OneObjectivePerBatch: OneObjectivePerBatch,
+    Curriculum: lambda o: Curriculum(o, {"a": Stage(dict.fromkeys(o, 1.0), steps=2), "b": Stage({next(iter(o)): 1.0})}),
+}
 COVERED = {
     Head: {VideoHead, ActionHead, ActionChunkHead},
     Denoiser: {GaussianDiffusion, FlowMatching},
@@ -278,7 +283,7 @@ def test_a_step_of_all_objectives_is_finite_and_repeatable(video, action):
 
 
 @pytest.mark.parametrize("balancer", BALANCERS.values(), ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=[kind.__name__ for kind in SAMPLERS])
 def test_every_sampler_and_balancer_gives_a_loss_that_trains(sampler, balancer):
     module = fit(build("diffusion", "diffusion-each", balancer=balancer(), sampler=sampler))
     data = batch()
