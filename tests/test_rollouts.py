@@ -221,14 +221,13 @@ def test_no_half_file(tmp_path):
 
 
 CONFIG = """
-data: {class_path: PushT, init_args: {path: nowhere, frames: 2}}
+data: {class_path: PushT, init_args: {path: nowhere, window: {frames: 2}}}
 model:
-  width: 32
   tokenizer: {class_path: LinearPatches, init_args: {channels: 8}}
   objectives: {policy: {class_path: RobotPolicy}}
   transformer:
     class_path: uva_lightning.model.transformer.LatentTransformer
-    init_args: {heads: 2, encoder_depth: 1, decoder_depth: 1}
+    init_args: {width: 32, heads: 2, encoder_depth: 1, decoder_depth: 1}
   heads:
     action:
       class_path: uva_lightning.model.heads.base.ActionHead
