@@ -10,15 +10,14 @@ TRAIN = "import sys; from uva_lightning.cli import main; sys.exit(main(sys.argv[
 CONFIG = """
 model:
   tokenizer: {class_path: LinearPatches, init_args: {channels: 8}}
-  width: 32
-  transformer: {class_path: LatentTransformer, init_args: {heads: 2, encoder_depth: 1, decoder_depth: 1}}
+  transformer: {class_path: LatentTransformer, init_args: {width: 32, heads: 2, encoder_depth: 1, decoder_depth: 1}}
   objectives: {policy: RobotPolicy, video: VideoModel}
   heads:
     video: {class_path: VideoHead, init_args: {denoiser: {class_path: FlowMatching, init_args: {width: 32, depth: 1}}}}
     action:
       class_path: ActionHead
       init_args: {aggregator: ConvFC, denoiser: {class_path: FlowMatching, init_args: {width: 32, depth: 1}}}
-data: {class_path: PushT, init_args: {frames: 2, batch_size: 8, val_ratio: 0.2}}
+data: {class_path: PushT, init_args: {window: {frames: 2}, batch_size: 8, val_ratio: 0.2}}
 trainer:
   accelerator: cpu
   devices: 2
