@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from uva_lightning.datamodules.instructions import RandomInstructions
+from uva_lightning.datamodules.windows import Window
 from uva_lightning.model.heads.aggregate import ConvFC
 from uva_lightning.model.heads.base import ActionHead
 from uva_lightning.model.heads.flow import FlowMatching
+from uva_lightning.objectives.inverse_dynamics import InverseDynamics
 from uva_lightning.objectives.robot_policy import RobotPolicy
-from uva_lightning.policy.policy import UVAPolicy
+from uva_lightning.policy.policy import UVAPolicy, observed
 
 CHUNK, FRAMES = (16, 2), (2, 96, 96, 3)
 
@@ -197,6 +202,59 @@ def test_a_function_without_a_head_is_named(tiny_data, tiny_module, module):
     silent.tokenizer, silent.actions, silent.proprioception = module.tokenizer, module.actions, module.proprioception
     with pytest.raises(ValueError, match=r"no head for video, only action; train one with model\.heads\.video"):
         UVAPolicy(silent.eval()).imagine(observation())
+
+
+@pytest.fixture(scope="module")
+def told(tiny_data, tiny_module, module):
+    """A model that takes past actions and an instruction, and keeps the past when it explains."""
+    data = tiny_data(window=Window(2, past_action=True), text=RandomInstructions())
+    heads = {name: (lambda shape, name=name: module.heads[name]) for name in module.heads}
+    objectives = {"inverse": InverseDynamics(keeps=["past_video"])}
+    told = tiny_module(data.spec, heads=heads, objectives=objectives)
+    told.tokenizer, told.actions, told.proprioception = module.tokenizer, module.actions, module.proprioception
+    rng = torch.Generator().manual_seed(0)
+    for parameter in told.transformer.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng)
+    return UVAPolicy(told.eval(), seed=3)
+
+
+def instructed(seed=0):
+    return {**observation(), "text": {"instruction": RandomInstructions().embed([f"task {seed}"] * 3).numpy()}}
+
+
+def test_the_model_hears_its_instruction(told):
+    assert not np.array_equal(told.act(instructed(0), 0.0), told.act(instructed(1), 0.0))
+    with pytest.raises(ValueError, match=r"Observation text\.instruction is missing, expected \(512,\)"):
+        told.act(observation(), 0.0)
+
+
+def test_past_actions_that_are_not_given_are_hidden(told):
+    def act(past, temperature=0.0):
+        return told.act({**instructed(), "action": {"past": past}}, temperature)
+
+    hidden = told.act(instructed(), 0.0)
+    middle = told.module.actions.decode(torch.zeros(3, *CHUNK), {}).numpy()  # zeros, as the model sees actions
+    assert not np.array_equal(act(middle), hidden), "a past of zeros is a past"
+    assert not np.array_equal(act(middle), act(chunks()))
+    with pytest.raises(ValueError, match=r"Observation action\.past is \(8, 2\) per sample, expected \(16, 2\)"):
+        act(chunks()[:, :8])
+
+
+def test_explaining_shows_what_the_objective_showed(told):
+    other = {**instructed(), "video": pictures(seed=9)}
+    assert not np.array_equal(told.explain(instructed(), pictures(), 0.0), told.explain(other, pictures(), 0.0))
+
+
+def test_what_may_be_seen_of_windows(tiny_data):
+    data = tiny_data(window=Window(2, past_action=True))
+    data.setup("fit")
+    batch = next(iter(data.val_dataloader()))
+    seen = observed(batch)
+    assert np.array_equal(seen["video"]["top"], batch.video["top"][:, :2])
+    assert np.array_equal(seen["action"]["past"], batch.past_action)
+    assert "text" not in seen
+    text = torch.randn(len(batch), 512)
+    assert np.array_equal(observed(replace(batch, text=text))["text"]["instruction"], text)
 
 
 def test_noise_follows_the_episode_and_not_the_place_in_the_batch(module):

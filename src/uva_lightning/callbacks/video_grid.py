@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from uva_lightning.callbacks.evaluation import rehearsing, run_folder, undisturbed
 from uva_lightning.callbacks.tensorboard_video import log_picture
 from uva_lightning.module import UVAModule
-from uva_lightning.policy.policy import UVAPolicy
+from uva_lightning.policy.policy import UVAPolicy, observed
 from uva_lightning.results import whole_file
 from uva_lightning.types import Batch
 
@@ -69,10 +69,9 @@ class VideoGrid(Callback):
 
     def _rows(self, policy: UVAPolicy, batch: Batch) -> dict[str, dict[str, Frames]]:
         """Frames u8[b, t, H, W, 3] per camera and row."""
-        past = {camera: video.chunk(2, dim=1)[0].numpy() for camera, video in batch.video.items()}
+        seen = observed(batch)
         future = {camera: video.chunk(2, dim=1)[1].numpy() for camera, video in batch.video.items()}
-        seen = {"video": past, "state": {name: value.numpy() for name, value in batch.state.items()}}
-        rows = {"past": past, "future": future, "imagined": policy.imagine(seen, BEST_GUESS)}
+        rows = {"past": dict(seen["video"]), "future": future, "imagined": policy.imagine(seen, BEST_GUESS)}
         if self.given_actions and batch.action is not None:
             rows["given actions"] = policy.predict_next(seen, batch.action.numpy(), BEST_GUESS)
         return rows

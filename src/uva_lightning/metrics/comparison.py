@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from uva_lightning.metrics.intervals import bootstrap_mean
-from uva_lightning.policy.policy import Frames, Observation, UVAPolicy
+from uva_lightning.policy.policy import Frames, Observation, UVAPolicy, observed
 from uva_lightning.types import Batch
 
 PIXEL_RANGE = 255.0
@@ -113,10 +113,13 @@ class HeldOut:
 
         video = {camera: gather(lambda b, c=camera: b.video[c]) for camera in collected[0].video}  # type: ignore[misc]
         frames = next(iter(video.values())).shape[1] // 2
-        state = {name: gather(lambda b, n=name: b.state[n]) for name in collected[0].state}  # type: ignore[misc]
-        past = {camera: values[:, :frames] for camera, values in video.items()}
+        past = [observed(batch) for batch in collected]
+        observation = {
+            kind: {name: np.concatenate([one[kind][name] for one in past])[keep] for name in entries}
+            for kind, entries in past[0].items()
+        }
         future = {camera: values[:, frames:] for camera, values in video.items()}
-        return cls({"video": past, "state": state}, future, gather(lambda b: b.action))  # type: ignore[arg-type, return-value]
+        return cls(observation, future, gather(lambda b: b.action))  # type: ignore[arg-type, return-value]
 
 
 def video_functions(policy: UVAPolicy, held_out: HeldOut, seed: int = 0) -> dict[str, Comparison]:

@@ -18,13 +18,28 @@ from uva_lightning.sampler import seeded
 from uva_lightning.types import Batch, DataSpec, Tokens, Visible
 
 Observation = Mapping[str, Mapping[str, NDArray[Any]]]
-"""``video``: u8[b, t, H, W, 3] per camera; ``state``: f32[b, t, p] per entry; at the history frames.
+"""``video``: u8[b, t, H, W, 3] per camera; ``state``: f32[b, n, p] per entry; of the history.
 
-Optionally ``episode``: ``seed`` i64[b]; noise then follows the episode, whichever others are in the batch.
+``text``: ``instruction`` f32[b, 512], where the model was trained with instructions. Optionally ``action``: ``past``
+f32[b, h, a], hidden from the model if not given; ``episode``: ``seed`` i64[b], noise then follows the episode,
+whichever others are in the batch.
 """
 Frames = dict[str, NDArray[np.uint8]]
 Score = Callable[[Frames, Frames], NDArray[np.float64]]
 """Judges imagined futures u8[k, b, t, H, W, 3] by camera, after the past u8[b, t, H, W, 3]: f64[k, b], high is good."""
+
+
+def observed(batch: Batch) -> Observation:
+    """Give what a policy may see of windows that come with their frames."""
+    seen = {
+        "video": {camera: frames.chunk(2, dim=1)[0].numpy() for camera, frames in batch.video.items()},
+        "state": {name: value.numpy() for name, value in batch.state.items()},
+    }
+    if batch.text is not None:
+        seen["text"] = {"instruction": batch.text.numpy()}
+    if batch.past_action is not None:
+        seen["action"] = {"past": batch.past_action.numpy()}
+    return seen
 
 
 class UVAPolicy:
@@ -91,9 +106,7 @@ class UVAPolicy:
     ) -> NDArray[np.float32]:
         """Inverse dynamics: find the actions f32[b, h, a] that led to ``frames``, u8[b, t, H, W, 3] per camera."""
         tokens, state = self._tokens(observation, future=frames)
-        past = (f"past_{camera}" for camera in tokens.cameras)
-        seen = Visible.only(tokens, "history", *tokens.cameras).hide(*past)
-        return self._actions(tokens, seen, state, temperature)
+        return self._actions(tokens, self._seen_afterwards(tokens), state, temperature)
 
     def plan(
         self,
@@ -145,6 +158,15 @@ class UVAPolicy:
         actions: NDArray[np.float32] = self.module.actions.decode(sampled, state).cpu().numpy()
         return actions
 
+    def _seen_afterwards(self, tokens: Tokens) -> Visible:
+        """Show the future as the objective did on which the model learnt to explain it; without one hide all past."""
+        for objective in self.module.sampler.objectives.values():
+            seen = objective.visible(tokens, seeded(0))
+            whole = all(bool(seen[camera].all()) for camera in tokens.cameras)
+            if "action" in objective.predicts and whole and not seen.action.any():
+                return seen
+        return Visible.only(tokens, "history", *tokens.cameras).hide(*(f"past_{c}" for c in tokens.cameras))
+
     def _frames(
         self,
         tokens: Tokens,
@@ -167,7 +189,7 @@ class UVAPolicy:
     def _generate(
         self, generator: MaskedGenerator, modalities: tuple[str, ...], tokens: Tokens, seen: Visible
     ) -> dict[str, Tensor]:
-        device = self.module.device
+        device, seen = self.module.device, seen.hide(*self._lacking)
         with torch.random.fork_rng(), torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
             torch.manual_seed(seeded(self._seed, self._calls).initial_seed())  # of samplers that draw in each step
             order = self._draw((len(tokens.action), tokens.video.shape[2]), torch.rand, -1).argsort(dim=1).to(device)
@@ -198,6 +220,14 @@ class UVAPolicy:
         self._episodes = [int(number) for number in episodes]
         device = self.module.device
         past = observation["video"]
+
+        def given(kind: str, name: str) -> Tensor | None:
+            value = observation.get(kind, {}).get(name)
+            return None if value is None else torch.as_tensor(value, dtype=torch.float32, device=device)
+
+        past_action = given("action", "past") if self.spec.past_action else None
+        self._lacking = ("past_action",) if self.spec.past_action and past_action is None else ()
+        text = given("text", "instruction") if self.spec.text_dim else None
         video = {
             camera: torch.from_numpy(np.concatenate((past[camera], (future or past)[camera]), axis=1)).to(device)
             for camera in self.spec.cameras
@@ -208,7 +238,8 @@ class UVAPolicy:
         }
         action = None if actions is None else torch.as_tensor(actions, dtype=torch.float32, device=device)
         with torch.inference_mode():
-            return self.module.tokens(Batch(video=video, action=action, state=state)), state
+            batch = Batch(video=video, action=action, past_action=past_action, state=state, text=text)
+            return self.module.tokens(batch), state
 
     def _check(
         self,
@@ -226,6 +257,13 @@ class UVAPolicy:
         expected |= {
             f"Observation state.{n}": (state.get(n), (spec.proprio_steps, w)) for n, w in spec.state_dims.items()
         }
+        if spec.text_dim:
+            expected["Observation text.instruction"] = (
+                observation.get("text", {}).get("instruction"),
+                (spec.text_dim,),
+            )
+        if spec.past_action and (past := observation.get("action", {}).get("past")) is not None:
+            expected["Observation action.past"] = (past, (spec.horizon, spec.action_dim))
         if future is not None:
             expected |= {f"Future video.{name}": (future.get(name), picture) for name in spec.cameras}
         if actions is not None:
