@@ -315,6 +315,27 @@ def test_a_head_of_an_unknown_modality_is_named(tiny_data, tiny_module):
         tiny_module(tiny_data().spec, heads={"force": None})
 
 
+def test_the_main_view_has_a_head_by_the_name_of_its_modality(tiny_data, tiny_module):
+    with pytest.raises(ValueError, match=r"model\.heads names \['top'\], but the data has \[.*'video'\]"):
+        tiny_module(tiny_data().spec, heads={"top": None})
+
+
+def test_a_prediction_is_not_shown_what_the_data_lack(tiny_data, tiny_module, fitted):
+    spec = replace(fitted[0].spec, past_action=True, text_dim=4)
+    told = tiny_module(spec)
+    told.tokenizer, told.actions, told.proprioception = (
+        getattr(fitted[0], part) for part in ("tokenizer", "actions", "proprioception")
+    )
+    for parameter in told.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape)
+    lacking = told.eval().predict_step(fitted[1], 0)["action"]
+    whole = replace(fitted[1], past_action=torch.full((12, 16, 2), 256.0), text=torch.zeros(12, 4))
+    flags = {name: torch.zeros(12, dtype=torch.bool) for name in ("past_action", "text")}
+    absent = replace(whole, present={**whole.present, **flags})
+    assert torch.equal(told.predict_step(absent, 0)["action"], lacking), "what is absent is hidden"
+    assert not torch.equal(told.predict_step(whole, 0)["action"], lacking), "zeros are no instruction"
+
+
 def test_a_stream_of_an_unknown_modality_is_named(tiny_data, tiny_module):
     with pytest.raises(ValueError, match=r"streams names \['force'\], but the data has \[.*'video'\]"):
         tiny_module(

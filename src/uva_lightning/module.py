@@ -74,7 +74,7 @@ class UVAModule(LightningModule):
         shapes = self._shapes(set(heads))
         self.transformer = transformer({n: s for n, s in shapes.items() if n not in self.proprioception.targets})
         shapes["action"] = replace(shapes["action"], channels=spec.action_dim)
-        if unknown := set(heads) - set(shapes) - set(spec.cameras):
+        if unknown := set(heads) - set(shapes):
             raise ValueError(
                 f"model.heads names {sorted(unknown)}, but the data has {sorted(shapes)}; rename or remove."
             )
@@ -210,8 +210,9 @@ class UVAModule(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Decide as robot policy: ``action`` f32[b, h, a] in physical units, and what was really done."""
-        tokens = self.tokens(batch)
-        seen = Visible.only(tokens, "history").to(self.device)
+        tokens, present = self.tokens(batch), {**batch.present, **self.proprioception.present(batch)}
+        absent = {name: ~flags for name, flags in self._absent(batch, present).items()}
+        seen = Visible.only(tokens, "history").without(absent).to(self.device)
         head, shape = self.head("action"), (len(batch), self.spec.horizon, self.spec.action_dim)
         noise = torch.randn(shape, generator=seeded(self.seed, batch_idx, self.global_rank)).to(self.device)
         sampled = head.sample(self.transformer(tokens, seen), tokens, seen, noise)
