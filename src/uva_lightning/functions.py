@@ -61,10 +61,8 @@ def functions(
     module, source = load_module(ckpt)
     if data is not None:
         source.path = data
-    source.window, source.generate = (
-        replace(source.window, pad=(0, 0)),
-        None,
-    )  # every frame of a window is a real one, and nothing is made up
+    source.window = replace(source.window, pad=(0, 0))  # every frame of a window is a real one
+    source.generate = None  # nothing is made up
     source.setup("validate")
     held_out = HeldOut.of(iter(source.val_dataloader()), windows)
     policy = _policy(module, device)

@@ -40,13 +40,7 @@ def layout_of_ours(module: UVAModule, path: Path) -> Layout:
         decoder_depth=depth(state, "transformer.decoder"),
         fused=tuple(name for name in STREAMS if name in streams),
         text=TEXT_STREAM in streams,
-        heads={
-            name: (
-                depth(state, f"heads.{name}.denoiser.net.blocks"),
-                len(state[f"heads.{name}.denoiser.net.input.bias"]),
-            )
-            for name in heads
-        },
+        heads={name: _denoiser(state, f"heads.{name}.denoiser.net") for name in heads},
         aggregators={name: _aggregator(head) for name, head in heads.items() if isinstance(head, ActionHead)},
     )
 
