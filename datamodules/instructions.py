@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from uva_lightning.model.text_cache import InstructionCache
 
 CLIP_WIDTH = 512
 CLIP_BEGIN, CLIP_END = 49406, 49407
@@ -40,10 +42,16 @@ class CachedInstructions(TextEmbedder):
         path: A ``.safetensors`` file with one f32[512] per instruction, named by it; or one table ``embeddings``
             f32[n, 512] whose rows the JSON list ``instructions`` in the file's metadata names.
         missing: Embeds what the file lacks, e.g. ``RandomInstructions`` to try a config; if not given that is an error.
+        weights: Weights of CLIP ViT-B/32, file or folder, that embed what the file lacks and add it to the file, which
+            ``InstructionCache`` then makes; needs the extra ``[text]``.
     """
 
-    def __init__(self, path: Path | str, missing: TextEmbedder | None = None) -> None:
-        self.path, self.missing = Path(path), missing
+    def __init__(
+        self, path: Path | str, missing: TextEmbedder | None = None, weights: Path | str | None = None
+    ) -> None:
+        if missing is not None and weights is not None:
+            raise ValueError(f"data.text has both missing and weights, {weights}, expected one; leave the other out.")
+        self.path, self.missing, self.weights = Path(path), missing, weights
 
     def embed(self, instructions: Sequence[str]) -> Tensor:
         """See the base class.
@@ -51,10 +59,11 @@ class CachedInstructions(TextEmbedder):
         Raises:
             ValueError: The file is missing or damaged, or lacks an instruction.
         """
-        known = self._read() if self.missing is None or self.path.exists() else {}
+        source = self._embeds()
+        known = self._read() if source is None or self.path.exists() else {}
         missing = sorted(set(instructions) - set(known))
-        if missing and self.missing is not None:
-            known |= dict(zip(missing, self.missing.embed(missing), strict=True))
+        if missing and source is not None:
+            known |= dict(zip(missing, source(missing), strict=True))
         elif missing:
             raise ValueError(
                 f"{self.path} has no vector for '{missing[0]}' ({len(missing)} of {len(set(instructions))} are "
@@ -67,6 +76,12 @@ class CachedInstructions(TextEmbedder):
                 f"ViT-B/32 gives; {self._recipe}"
             )
         return vectors
+
+    def _embeds(self) -> Callable[[Sequence[str]], Tensor] | None:
+        """Give what embeds the sentences that the file lacks."""
+        if self.weights is not None:
+            return InstructionCache(self.path, self.weights)
+        return None if self.missing is None else self.missing.embed
 
     def _read(self) -> dict[str, Tensor]:
         if not self.path.is_file():
@@ -82,8 +97,8 @@ class CachedInstructions(TextEmbedder):
     @property
     def _recipe(self) -> str:
         return (
-            "embed them with uva_lightning.model.text (extra 'text'), store one vector per instruction with "
-            "safetensors.torch.save_file({instruction: vector}, path), and set data.text.path to the file."
+            "set data.text.init_args.weights to the weights of CLIP ViT-B/32 to embed them (extra 'text'), or "
+            "data.text.init_args.path to a file that has them."
         )
 
 

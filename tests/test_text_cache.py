@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from uva_lightning.datamodules.instructions import CachedInstructions, RandomInstructions
 from uva_lightning.model.text_cache import InstructionCache, _load, _save
 from uva_lightning.model.text_weights import text_shapes
 from uva_lightning.parity.naming import normal
@@ -48,6 +49,15 @@ def test_what_is_not_stored_needs_weights(file):
 def test_without_open_clip_the_extra_is_named(file):
     with pytest.raises(ImportError, match=r"open_clip is not installed; run: pip install 'uva_lightning\[text\]'"):
         InstructionCache(file, weights=file.parent)(["open it"])
+
+
+def test_a_data_set_reads_the_file_and_lets_clip_embed_the_rest(file):
+    data = CachedInstructions(file, weights=file.parent / "not here")
+    assert data.embed(SENTENCES).equal(InstructionCache(file)(SENTENCES))
+    with pytest.raises((ImportError, ValueError), match=r"open_clip is not installed|not here does not exist"):
+        data.embed(["open it"])
+    with pytest.raises(ValueError, match="both missing and weights"):
+        CachedInstructions(file, RandomInstructions(), file.parent)
 
 
 class TestADamagedFile:
