@@ -82,20 +82,45 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("random")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("config", PAPER)
-def test_the_paper_s_experiments_run_two_steps(config: str, stage: str, made_up: Path, tmp_path: Path) -> None:
-    pytest.importorskip("zarr")
+def two_steps(config: str, stage: str, data: Path, folder: Path, *options: str) -> Path:
+    """Train an experiment at the smoke size for two steps and give its checkpoint."""
     configs = [word for name in (config, *STAGES[stage], "sizes/smoke.yaml") for word in ("--config", name)]
-    data = [f"--data.path={made_up / Path(config).stem}", "--data.generate=RandomEpisodes"]
-    options = [f"--trainer.logger.init_args.save_dir={tmp_path}", "--trainer.val_check_interval=2"]
-    if stage == "both":  # the seam of the stages, too
-        options += ["--model.sampler.init_args.stages.video.steps=1"]
-    assert main(["fit", *configs, *data, *options, *SHORT, "--trainer.check_val_every_n_epoch=null"]) == 0
-    (file,) = tmp_path.glob("**/last.ckpt")
-    heads = {name.split(".")[1] for name in torch.load(file)["state_dict"] if name.startswith("heads.")}
-    assert ("action" in heads) is (stage != "video")
+    argv = ["fit", *configs, f"--data.path={data / Path(config).stem}", "--data.generate=RandomEpisodes", *options]
+    argv += [f"--trainer.logger.init_args.save_dir={folder}", "--trainer.val_check_interval=2"]
+    assert main([*argv, *SHORT, "--trainer.check_val_every_n_epoch=null"]) == 0
+    (file,) = folder.glob("**/last.ckpt")
+    return file
+
+
+def heads(file: Path) -> set[str]:
+    return {name.split(".")[1] for name in torch.load(file)["state_dict"] if name.startswith("heads.")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", PAPER)
+def test_the_paper_s_experiments_run_two_steps_as_one_run(config: str, made_up: Path, tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    seam = "--model.sampler.init_args.stages.video.steps=1"
+    assert "action" in heads(two_steps(config, "both", made_up, tmp_path, seam))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", PAPER)
+def test_the_paper_s_experiments_run_two_steps_as_two_runs(config: str, made_up: Path, tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    first = two_steps(config, "video", made_up, tmp_path / "first")
+    assert heads(first) == {"video"}
+    second = two_steps(config, "joint", made_up, tmp_path / "second", f"--model.start.path={first}")
+    assert {"video", "action"} <= heads(second)
+
+
+@pytest.mark.slow
+def test_the_second_stage_needs_the_first(made_up: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("zarr")
+    for option, words in ((), "StartFrom: Missing: path"), (("--model.start.path=nowhere",), "There is no checkpoint"):
+        with pytest.raises((AssertionError, SystemExit)):
+            two_steps("pusht.yaml", "joint", made_up, tmp_path, *option)
+        assert words in capsys.readouterr().err
 
 
 @pytest.mark.slow
