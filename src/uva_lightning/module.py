@@ -113,7 +113,7 @@ class UVAModule(LightningModule):
         posterior = seeded(self.seed, step, self.global_rank, 2)
         tokens = self.tokens(batch, posterior).rows(plan.order.to(self.device))
         seen = plan.visible(tokens, seeded(self.seed, step, self.global_rank, 1))
-        seen = seen.without({name: ~flags[plan.order] for name, flags in self._absent(batch, present).items()})
+        seen = seen.without({name: rows[plan.order] for name, rows in self._absent(batch, present).items()})
         seen = seen.to(self.device)
         latent = self.transformer(tokens, seen)  # [b, t, s, d]
         losses = {
@@ -127,11 +127,10 @@ class UVAModule(LightningModule):
         return plan, terms
 
     def _absent(self, batch: Batch, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What samples have, bool[b], for each modality that some lack: it is hidden, whatever an objective shows."""
+        """Samples that lack a modality, bool[b], where some do: it is hidden, whatever an objective shows."""
         whole = {"action": batch.action, "past_action": batch.past_action, "text": batch.text}
-        lacking = [name for name, value in whole.items() if value is None]
-        gone = {name: torch.zeros(len(batch), dtype=torch.bool) for name in lacking}
-        return {name: flags for name, flags in present.items() if not flags.all()} | gone
+        gone = {name: torch.ones(len(batch), dtype=torch.bool) for name, value in whole.items() if value is None}
+        return {name: ~flags for name, flags in present.items() if not flags.all()} | gone
 
     def head(self, name: str) -> Head:
         """Give the head of a modality.
@@ -211,8 +210,7 @@ class UVAModule(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Decide as robot policy: ``action`` f32[b, h, a] in physical units, and what was really done."""
         tokens, present = self.tokens(batch), {**batch.present, **self.proprioception.present(batch)}
-        absent = {name: ~flags for name, flags in self._absent(batch, present).items()}
-        seen = Visible.only(tokens, "history").without(absent).to(self.device)
+        seen = Visible.only(tokens, "history").without(self._absent(batch, present)).to(self.device)
         head, shape = self.head("action"), (len(batch), self.spec.horizon, self.spec.action_dim)
         noise = torch.randn(shape, generator=seeded(self.seed, batch_idx, self.global_rank)).to(self.device)
         sampled = head.sample(self.transformer(tokens, seen), tokens, seen, noise)
