@@ -149,7 +149,7 @@ class UVAModule(LightningModule):
 
         Args:
             batch: Windows in physical units.
-            posterior: Draws latents where the tokenizer samples its posterior; their mean if not given.
+            posterior: Draws latents; the tokenizer decides if not given, usually for their mean.
 
         Raises:
             ValueError: The batch has a modality for which this model has no stream.

@@ -36,7 +36,7 @@ class Tokenizer(Fitted):
 
     @abstractmethod
     def sample(self, moments: Tensor, rng: Generator | None = None) -> Tensor:
-        """Draw latents f32[..., s, c] from moments [..., s, m]; no generator: the default, the mean."""
+        """Draw latents f32[..., s, c] from moments [..., s, m]; without a generator, by default, their mean."""
 
     @abstractmethod
     def decode(self, latents: Tensor, image_size: int) -> Tensor:

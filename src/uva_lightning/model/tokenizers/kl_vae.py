@@ -29,8 +29,9 @@ class KLVAE(Tokenizer):
             ``diffusion_pytorch_model.safetensors``.
         image_size: Side in pixels to which frames are resized before encoding.
         scale: Factor on the latents; 0.2325 for UVA's KL-16.
-        posterior: What stands for a frame. ``mean``: the centre of its posterior, the same every time. ``sample``: a
-            new draw at each use, also of what is seen, in training and evaluation, as the official code does.
+        posterior: What stands for a frame where a trained model is used; losses, also those of validation, take a
+            seeded draw either way. ``mean``: the centre of the posterior, the same every time. ``sample``: a new draw
+            at each use, as the official code.
     """
 
     def __init__(
