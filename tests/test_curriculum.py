@@ -15,6 +15,7 @@ from uva_lightning.objectives.policy_planner import PolicyPlanner
 from uva_lightning.objectives.robot_policy import RobotPolicy
 from uva_lightning.objectives.video_model import VideoModel
 from uva_lightning.optim import AdamWCosine
+from uva_lightning.sampler import ObjectiveSampler
 
 PRESENT = {"video": torch.ones(10, dtype=torch.bool), "action": torch.ones(10, dtype=torch.bool)}
 TWO = {"video": Stage({"video": 1.0}, steps=5), "joint": Stage({"video": 1.0, "policy": 2.0})}
@@ -62,6 +63,8 @@ def test_it_knows_whether_every_head_is_trained_all_the_time():
     pair = {"video": VideoModel(), "joint": PolicyPlanner()}
     assert not Curriculum(pair, {"a": Stage({"video": 1}, 3), "b": Stage({"joint": 1})}).serves_all
     assert Curriculum(pair, {"b": Stage({"joint": 1})}).serves_all
+    assert ObjectiveSampler(pair).serves_all
+    assert not ObjectiveSampler(pair, {"video": 1.0, "joint": 0.0}).serves_all
 
 
 @pytest.mark.parametrize(
@@ -167,4 +170,12 @@ def test_stage_start_needs_an_average(tmp_path, make):
     data, module = make()
     trainer = Trainer(max_steps=1, accelerator="cpu", logger=False, callbacks=[StageStart()], default_root_dir=tmp_path)
     with pytest.raises(ValueError, match="no EMA keeps them; add EMA to the callbacks"):
+        trainer.fit(module, data)
+
+
+def test_a_stage_may_not_begin_within_an_optimizer_step(tmp_path, make):
+    data, module = make()
+    options = {"accelerator": "cpu", "logger": False, "default_root_dir": tmp_path, "max_steps": 4}
+    trainer = Trainer(accumulate_grad_batches=2, callbacks=[EMA(), StageStart()], **options)
+    with pytest.raises(ValueError, match=r"A stage begins at batch 3, but trainer\.accumulate_grad_batches is 2"):
         trainer.fit(module, data)

@@ -9,7 +9,8 @@ import torch
 
 from uva_lightning.model.streams import Fourier, Shape, Stream
 from uva_lightning.model.transformer import LatentTransformer
-from uva_lightning.types import Tokens, Visible
+from uva_lightning.proprioception import Proprioception
+from uva_lightning.types import DataSpec, Tokens, Visible
 
 
 def shape(channels, steps):
@@ -80,3 +81,10 @@ def test_a_richer_projection_keeps_shape_and_hides_as_well(options):
     broken = values.where(seen[..., None], torch.nan)
     assert stream(values, seen).shape == (1, 8, 8)
     assert stream(values, seen).equal(stream(broken, seen))
+
+
+@pytest.mark.parametrize("name", ["action", "past_video", "text"])
+def test_proprioception_may_not_take_the_name_of_another_modality(name):
+    spec = DataSpec(("top",), 16, 2, {"agent": 2}, 10)
+    with pytest.raises(ValueError, match=rf"Proprioception is called \['{name}'\], as another modality is"):
+        Proprioception({name: ["agent"]}).bind(spec)

@@ -167,7 +167,7 @@ class TestKLVAE:
         assert torch.allclose(drawn.mean(dim=0), 0.5 * mean, atol=0.1)
 
     def test_a_posterior_that_is_sampled_draws_anew_and_repeats_with_the_seed(self, folder):
-        tokenizer, moments = KLVAE(folder, image_size=8, posterior="sample"), torch.randn(2, 16, 6)
+        tokenizer, moments = KLVAE(folder, image_size=8, posterior="always"), torch.randn(2, 16, 6)
         torch.manual_seed(3)
         drawn = tokenizer.sample(moments)
         assert not tokenizer.sample(moments).equal(drawn)
@@ -176,6 +176,12 @@ class TestKLVAE:
         torch.manual_seed(3)
         assert drawn.equal(tokenizer.draw(moments, torch.randn(2, 16, 3)))
         assert KLVAE(folder, image_size=8).sample(moments).equal(tokenizer.draw(moments))
+
+    def test_a_mean_posterior_is_the_mean_for_losses_too(self, folder):
+        moments, rng = torch.randn(2, 16, 6), torch.Generator().manual_seed(0)
+        mean = KLVAE(folder, image_size=8, posterior="mean")
+        assert mean.sample(moments, rng).equal(mean.draw(moments))
+        assert not KLVAE(folder, image_size=8).sample(moments, rng).equal(mean.draw(moments))
 
     def test_extreme_variances_are_clamped(self, folder):
         moments = torch.tensor([[0.0, 0.0, 0.0, 100.0, -100.0, 20.0]])
@@ -215,7 +221,7 @@ class TestKLVAE:
             KLVAE(tmp_path / "nothing")
 
     def test_an_unknown_posterior_is_refused(self, folder):
-        with pytest.raises(ValueError, match="posterior of the KLVAE is 'mode', expected 'mean' or 'sample'"):
+        with pytest.raises(ValueError, match="posterior of the KLVAE is 'mode', expected 'sample', 'mean' or 'always'"):
             KLVAE(folder, posterior="mode")
 
     def test_a_size_that_does_not_divide_is_refused(self, folder):

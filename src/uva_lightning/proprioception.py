@@ -50,6 +50,12 @@ class Proprioception(Fitted):
                 f"model.proprioception names {sorted(unknown)}, but the data has {sorted(spec.state_dims)}; "
                 "rename or remove."
             )
+        cameras = ("video", *spec.cameras)
+        taken = {"action", "past_action", "text", *cameras, *(f"past_{camera}" for camera in cameras)}
+        if double := taken & {*self.streams, *spec.state_dims}:
+            raise ValueError(
+                f"Proprioception is called {sorted(double)}, as another modality is; choose another name for it."
+            )
         if twice := {entry for entry in named if named.count(entry) > 1}:
             raise ValueError(
                 f"model.proprioception has {sorted(twice)} twice in streams and unused, expected each entry once."

@@ -89,6 +89,8 @@ class ObjectiveSampler:
         names = sorted(objectives, key=lambda name: _head_order(objectives[name]))
         self.objectives = {name: objectives[name] for name in names}
         self.shares = {name: shares[name] / total for name in names}
+        served = {modality for name in names if shares[name] for modality in objectives[name].predicts}
+        self.serves_all = self.serves_all and served == {m for o in objectives.values() for m in o.predicts}
         self.seed = seed
 
     def __call__(self, step: int, present: Mapping[str, Tensor], rank: int = 0) -> Plan:

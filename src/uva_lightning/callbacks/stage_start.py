@@ -18,13 +18,21 @@ class StageStart(Callback):
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse to run where there is no average.
+        """Refuse to run where there is no average, or where a stage would begin within an optimizer step.
 
         Raises:
-            ValueError: There is no ``EMA`` among the callbacks.
+            ValueError: There is no ``EMA`` among the callbacks, or gradients of two stages would be added up.
         """
-        if stage == "fit" and _average(trainer) is None:
+        if stage != "fit" or not isinstance(pl_module, UVAModule):
+            return
+        if _average(trainer) is None:
             raise ValueError("StageStart takes over averaged weights, but no EMA keeps them; add EMA to the callbacks.")
+        accumulated = trainer.accumulate_grad_batches
+        if wrong := [start for start in pl_module.sampler.starts if start % accumulated]:
+            raise ValueError(
+                f"A stage begins at batch {wrong[0]}, but trainer.accumulate_grad_batches is {accumulated}, expected a "
+                "divisor of it; change the steps of the stages."
+            )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Take the average over, if a stage begins with this batch."""

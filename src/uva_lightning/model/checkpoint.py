@@ -9,7 +9,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from uva_lightning.commands.discovery import import_components
 from uva_lightning.datamodules.base import RobotDataModule
-from uva_lightning.model.stored import CONFIG, VAE, read
+from uva_lightning.model.stored import CONFIG, TEXT, VAE, read
 from uva_lightning.module import UVAModule
 
 __all__ = ["build", "load_module", "read"]
@@ -65,9 +65,12 @@ def build(config: str) -> tuple[UVAModule, RobotDataModule]:
 
 
 def _moved(config: str, folder: Path) -> str:
-    """Let a folder that was moved use the autoencoder within it."""
-    if not (folder / VAE).is_dir():
+    """Let a folder that was moved use the autoencoder and the text encoder within it."""
+    if not (folder / VAE).is_dir() and not (folder / TEXT).is_dir():
         return config
     sections = yaml.safe_load(config)
-    sections["model"]["tokenizer"]["init_args"]["path"] = str(folder / VAE)
+    if (folder / VAE).is_dir():
+        sections["model"]["tokenizer"]["init_args"]["path"] = str(folder / VAE)
+    if (folder / TEXT).is_dir():
+        sections["data"]["init_args"]["text"]["init_args"]["weights"] = str(folder / TEXT)
     return yaml.safe_dump(sections, sort_keys=False)

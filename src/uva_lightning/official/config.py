@@ -131,7 +131,6 @@ def trainer_config(name: str) -> Config:
     return {
         "max_steps": 245000,
         "precision": "bf16-mixed",
-        "gradient_clip_val": 1.0,
         "check_val_every_n_epoch": 10,
         "logger": _made("TensorBoardLogger", save_dir="runs", name=name, version=""),
         "callbacks": [

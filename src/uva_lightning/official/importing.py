@@ -13,7 +13,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from uva_lightning.model.checkpoint import build
-from uva_lightning.model.stored import FORMAT, VAE
+from uva_lightning.model.stored import FORMAT, TEXT, VAE
 from uva_lightning.model.tokenizers.kl16 import from_official
 from uva_lightning.official.config import STRIDE, Config, Sizes, data_config, datamodule, model_config, trainer_config
 from uva_lightning.official.detect import (
@@ -150,6 +150,8 @@ def import_model(source: Source, options: Options) -> Imported:
     }
     carried = carry(source, taken) if whole else {}
     unknown = [key for key in policy if not key.startswith(KNOWN)]
+    if text:
+        config["data"]["init_args"]["text"]["init_args"]["weights"] = str(options.folder / TEXT)
     return Imported(translation.state, fitted, vae, text, carried, config, contract, translation, new, unknown)
 
 

@@ -237,7 +237,8 @@ class UVAPolicy:
             for name in self.spec.state_dims
         }
         action = None if actions is None else torch.as_tensor(actions, dtype=torch.float32, device=device)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeded(self._seed, self._calls).initial_seed())  # of tokenizers that draw in use
             batch = Batch(video=video, action=action, past_action=past_action, state=state, text=text)
             return self.module.tokens(batch), state
 

@@ -241,7 +241,8 @@ class GaussianDiffusion(Denoiser):
         """Keep some of the levels; a table is made once."""
         key = str(steps)
         if key not in self._respaced:
-            self._respaced[key] = Schedule(spaced(steps, TRAIN_STEPS))
+            with torch.inference_mode(False):  # tables made in inference could never be used with gradients
+                self._respaced[key] = Schedule(spaced(steps, TRAIN_STEPS))
         return self._respaced[key]
 
     def _variational(self, target: Tensor, x: Tensor, predicted: Tensor, fraction: Tensor, time: Tensor) -> Tensor:

@@ -29,9 +29,9 @@ class KLVAE(Tokenizer):
             ``diffusion_pytorch_model.safetensors``.
         image_size: Side in pixels to which frames are resized before encoding.
         scale: Factor on the latents; 0.2325 for UVA's KL-16.
-        posterior: What stands for a frame where a trained model is used; losses, also those of validation, take a
-            seeded draw either way. ``mean``: the centre of the posterior, the same every time. ``sample``: a new draw
-            at each use, as the official code.
+        posterior: What stands for a frame. ``sample``: a draw for the losses, seeded by step and rank, and the mean
+            where a trained model is used; ``mean``: always the mean; ``always``: a draw in use too, as the official
+            code, whose answers are random even at a fixed action.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class KLVAE(Tokenizer):
         path: Path | str,
         image_size: int = 256,
         scale: float = SCALE,
-        posterior: Literal["mean", "sample"] = "mean",
+        posterior: Literal["sample", "mean", "always"] = "sample",
     ) -> None:
-        if posterior not in ("mean", "sample"):
-            raise ValueError(f"posterior of the KLVAE is '{posterior}', expected 'mean' or 'sample'.")
+        if posterior not in ("sample", "mean", "always"):
+            raise ValueError(f"posterior of the KLVAE is '{posterior}', expected 'sample', 'mean' or 'always'.")
         self.path, self.image_size, self.scale, self.posterior = Path(path), image_size, scale, posterior
         config = self.path / "config.json"
         if not config.is_file():
@@ -80,11 +80,8 @@ class KLVAE(Tokenizer):
         return torch.cat(moments).unflatten(0, lead)
 
     def sample(self, moments: Tensor, rng: Generator | None = None) -> Tensor:
-        """See the base class; with no generator ``posterior`` decides between the mean and torch's own generator.
-
-        That one is seeded for every training step, so a resumed run repeats the draws.
-        """
-        if rng is None and self.posterior == "mean":
+        """See the base class; what is drawn without a generator comes from torch's own."""
+        if self.posterior == "mean" or (rng is None and self.posterior == "sample"):
             return self.draw(moments)
         noise = torch.randn((*moments.shape[:-1], moments.shape[-1] // 2), generator=rng)  # on the CPU: any device
         return self.draw(moments, noise.to(moments.device))
