@@ -35,7 +35,7 @@ def pusht():
 
 @pytest.fixture
 def copied(tmp_path):
-    """A copy of the folder with one variant and one mode, small enough to be compared quickly."""
+    """A copy of the folder with one variant and only its losses, small enough to be compared quickly."""
     folder = tmp_path / "numbers"
     names = [path.name for path in OFFICIAL.iterdir() if not path.name.startswith(("toolhang", "umi"))]
     folder.mkdir()
@@ -44,7 +44,7 @@ def copied(tmp_path):
     facts = json.loads((folder / "pusht.json").read_text())
     (folder / "pusht.json").write_text(json.dumps({**facts, "cases": {}}))
     with np.load(folder / "pusht_s10.npz") as numbers:
-        np.savez(folder / "pusht_s10.npz", **policy_only(numbers))
+        np.savez(folder / "pusht_s10.npz", **{name: numbers[name] for name in numbers if name.startswith("loss/")})
     return folder
 
 
@@ -114,6 +114,30 @@ def test_a_wrong_shape_and_a_nan_exceed():
     ledger.compare("group", "quantity", "nan", torch.tensor(float("nan")), torch.zeros(()), 1.0)
     ledger.compare("group", "quantity", "fine", torch.zeros(()), torch.tensor(0.5), 1.0)
     assert [entry.name for _, _, entry in ledger.exceeded()] == ["shape", "nan"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        (("loss/policy_model/grad_norm",), "has no entry 'grad_norm' for pusht s10, expected every number"),
+        (("loss/inverse_model/",), "has no entry 'loss/inverse_model/loss' for pusht s10"),
+        (("loss/", "sample/", "step/"), "has no entry 'loss/video_model/loss' for pusht s10"),
+    ],
+)
+def test_nothing_passes_by_being_absent(copied, missing, words, capsys):
+    """Also a file without any results."""
+    with np.load(copied / "pusht_s10.npz") as numbers:
+        kept = {name: numbers[name] for name in numbers if not name.startswith(missing)}
+    np.savez(copied / "pusht_s10.npz", **kept)
+    assert main(["parity", str(copied)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_sampling_case_without_numbers_is_found(pusht):
+    of, numbers = pusht
+    kept = {name: value for name, value in numbers.items() if not name.startswith("sample/policy_model/16/")}
+    with pytest.raises(KeyError, match="sample/policy_model/16/iter1/T0.95"):
+        sampling.compare(Official(of, of.weights(0.1)), "pusht", "s10", kept, Ledger())
 
 
 @pytest.mark.parametrize(

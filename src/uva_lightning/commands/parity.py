@@ -29,17 +29,21 @@ def parity(folder: Path) -> int:
     parts = (tables.compare, normalizers.compare, heads.compare, autoencoder.compare)
     with tqdm(total=len(models) + len(parts), unit="part", desc="parity", disable=None, leave=False) as bar:
         for part in parts:
-            part(reference, ledger)
+            with reference.whole(part.__module__.rpartition(".")[2]):
+                part(reference, ledger)
             bar.update()
         threads = torch.get_num_threads()
         torch.set_num_threads(
             1
         )  # the models are tiny: waiting for other threads takes longer, on a busy machine 10 times
         for variant, scale in models:
-            model = Official(variant, variant.weights(variant.facts["fills"][scale]))
-            results, group = reference.arrays(f"{variant.name}_{scale}.npz"), f"{variant.name} {scale}"
-            losses.compare(model, group, results, ledger)
-            sampling.compare(model, group, scale, results, ledger)
+            group = f"{variant.name} {scale}"
+            with reference.whole(group):
+                model = Official(variant, variant.weights(variant.facts["fills"][scale]))
+                results = reference.arrays(f"{variant.name}_{scale}.npz")
+                losses.check_modes(model, results)
+                losses.compare(model, group, results, ledger)
+                sampling.compare(model, group, scale, results, ledger)
             bar.update()
         torch.set_num_threads(threads)
     sys.stdout.write(f"{ledger.table()}\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,24 @@ class Folder:
         """Give the variants with their inputs."""
         for content in self.facts:
             yield Variant(content["variant"], content, self.arrays(f"{content['variant']}_inputs.npz"))
+
+    @contextmanager
+    def whole(self, part: str) -> Iterator[None]:
+        """Say which entry is missing where a comparison asks for one that the files lack.
+
+        Args:
+            part: What is compared, for the message.
+
+        Raises:
+            ValueError: An entry is missing.
+        """
+        try:
+            yield
+        except KeyError as error:
+            raise ValueError(
+                f"{self.path} has no entry '{error.args[0]}' for {part}, expected every number that the official code "
+                "gave; copy the folder again."
+            ) from error
 
     def arrays(self, name: str) -> dict[str, Tensor]:
         """Read a file of arrays."""

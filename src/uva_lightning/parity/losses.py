@@ -33,6 +33,17 @@ def compare(model: Official, group: str, results: Results, ledger: Ledger) -> No
             _mode(model, objective, group, mode, ours, ledger)
 
 
+def check_modes(model: Official, results: Results) -> None:
+    """Refuse a file that lacks a mode: nothing may pass because there is nothing to compare.
+
+    Raises:
+        KeyError: A mode is missing.
+    """
+    for mode in model.objectives:
+        if (name := f"loss/{mode}/loss") not in results:
+            raise KeyError(name)
+
+
 def visible(objective: Objective, tokens: Tokens, inputs: Mapping[str, Tensor]) -> Visible:
     """Give what an objective shows, with the mask of the inputs where it draws one."""
     seen, shown = objective.visible(tokens, seeded(0)), ~inputs["draw/mask"].bool()  # bool[b, s]

@@ -28,11 +28,17 @@ difference, so an action whose x0 happens to fall between the clipping bounds th
 
 
 def compare(model: Official, group: str, scale: str, results: Results, ledger: Ledger) -> None:
-    """Compare every sampling case, single step and guided output that a file has."""
+    """Compare every sampling case, single step and guided output that a file has.
+
+    Raises:
+        KeyError: It lacks a case that the description names.
+    """
     off: list[Tensor] = []
     for mode, spacing, iterations, temperature in model.variant.facts["cases"].get(scale, []):
         case = f"{mode}/{spacing}/iter{iterations}/T{temperature}"
         stored = {n.removeprefix(f"sample/{case}/"): v for n, v in results.items() if n.startswith(f"sample/{case}/")}
+        if not stored:
+            raise KeyError(f"sample/{case}/actions")
         names = f"{model.variant.prefix}{model.variant.name}/{scale}/{case}"
         made = _Case(model, mode, spacing, iterations, temperature, names).run()
         for quantity, reference in stored.items():
