@@ -83,7 +83,7 @@ def test_import_and_export_give_the_same_file(imported, uva, tmp_path, variant):
 @pytest.mark.parametrize("variant", TINY)
 def test_the_folder_loads_with_the_official_numbers(imported, official_state, variant):
     folder, _ = imported(variant)
-    module, data = load_module(folder)
+    module, data = load_module(str(folder))
     official, weights = official_state(variant), module.state_dict()
     assert data.spec == module.spec
     block = "encoder_blocks.1.mlp.fc2.weight"

@@ -15,7 +15,7 @@ from uva_lightning.module import UVAModule
 __all__ = ["build", "load_module", "read"]
 
 
-def load_module(path: Path) -> tuple[UVAModule, RobotDataModule]:
+def load_module(path: Path | str) -> tuple[UVAModule, RobotDataModule]:
     """Build model and data as they were trained, and load the weights.
 
     The weights are the averaged ones where the run averaged them. The data are not read yet; their path may be gone.
@@ -26,6 +26,7 @@ def load_module(path: Path) -> tuple[UVAModule, RobotDataModule]:
     Raises:
         ValueError: The file is missing, is no checkpoint of ours, or does not match the model it describes.
     """
+    path = Path(path)
     checkpoint = read(path)
     if checkpoint.get("source", {}).get("new"):
         raise ValueError(

@@ -57,7 +57,7 @@ class UVAPolicy:
         self.reset(seed)
 
     @classmethod
-    def from_checkpoint(cls, path: Path, device: str = "cpu", seed: int = 0) -> UVAPolicy:
+    def from_checkpoint(cls, path: Path | str, device: str = "cpu", seed: int = 0) -> UVAPolicy:
         """Rebuild the model from a checkpoint alone, with its averaged weights where it has them."""
         module, _ = load_module(path)
         return cls(module.to(device).eval(), seed)
