@@ -1,7 +1,10 @@
 """Planning: the best proposal is the one whose imagined future scores highest."""
 
+import math
+
 import numpy as np
 import pytest
+import torch
 
 from uva_lightning.envs import goal_score
 from uva_lightning.policy.planner import Planner
@@ -25,9 +28,19 @@ def observation(samples):
     return {"video": video, "state": {"agent": rng.uniform(0, 512, (samples, 2, 2)).astype(np.float32)}}
 
 
+def proposals_of(policy, seen, count):
+    """All proposals of one decision, f32[k, b, h, a]: each is taken when it alone is promising."""
+    made = []
+    for number in range(count):
+        policy.reset(1)
+        made.append(policy.plan(seen, lambda _, f, k=number: 99.0 * np.eye(count)[:, [k] * f["top"].shape[1]], count))
+    return np.stack(made)
+
+
 def test_the_best_proposal_is_taken(module):
     proposals, samples = 5, 3
-    policy = UVAPolicy(module, seed=1)
+    policy, seen = UVAPolicy(module, seed=1), observation(3)
+    every = proposals_of(policy, seen, proposals)
     wanted = np.array([4, 0, 1])
 
     def score(past, frames):
@@ -35,33 +48,30 @@ def test_the_best_proposal_is_taken(module):
         assert frames["top"].shape == (proposals, samples, 2, 96, 96, 3)
         return 9 * np.eye(proposals)[:, wanted]
 
-    seen = observation(samples)
-    planned = policy.plan(seen, score, proposals)
     policy.reset(1)
-    guess = policy.act(seen, temperature=0.0)
-    policy.reset(1)
-    drawn = policy.act(seen)
-    assert planned[1] == pytest.approx(guess[1], abs=1e-3)
-    assert planned[2] == pytest.approx(drawn[2], abs=1e-3)  # the second proposal is what the policy would do
-    assert not np.allclose(planned[0], guess[0], atol=1.0)
+    assert policy.plan(seen, score, proposals) == pytest.approx(every[wanted, range(samples)], abs=1e-3)
+    assert len({tuple(np.round(chunk[0], 2)) for chunk in every[:, 0]}) == proposals
 
 
-@pytest.mark.parametrize(("options", "temperature"), [({}, 0.0), ({"temperature": None, "margin": 6.5}, None)])
-def test_a_lead_below_the_margin_keeps_the_first_proposal(module, options, temperature):
+def test_the_first_proposal_is_what_the_policy_would_do(module):
+    policy, seen = UVAPolicy(module, seed=1), observation(2)
+    every = proposals_of(policy, seen, 3)
+    policy.reset(1)
+    assert every[0] == pytest.approx(policy.act(seen), abs=1e-3)
+
+
+@pytest.mark.parametrize("options", [{}, {"margin": math.inf}])
+def test_a_lead_below_the_margin_keeps_the_most_typical_proposal(module, options):
+    count, seen = 6, observation(2)
     policy = UVAPolicy(module, seed=1)
-    planner = Planner(policy, lambda past, frames: np.array([[0.0, 0.5, 5.9, 0.7]] * 2).T, 4, **options)
+    every = proposals_of(policy, seen, count)
+    encoded = module.actions.encode(torch.from_numpy(every), {}).flatten(2).numpy()
+    distance = np.linalg.norm(encoded[:, None] - encoded[None], axis=-1).sum(axis=0)  # f64[k, b]
+    typical = every[distance.argmin(axis=0), range(2)]
+    lead = np.linspace(0, 5.9, count)
+    planner = Planner(policy, lambda past, frames: np.stack([lead, lead[::-1]], axis=1), count, **options)
     planner.reset(1)
-    seen = observation(2)
-    planned = planner.act(seen)
-    policy.reset(1)
-    assert planned == pytest.approx(policy.act(seen, temperature), abs=1e-3)
-
-
-def test_one_proposal_is_the_policys_best_guess(module):
-    policy = UVAPolicy(module, seed=1)
-    seen = observation(2)
-    planned = policy.plan(seen, lambda past, frames: np.zeros((1, 2)), proposals=1)
-    assert planned == pytest.approx(policy.act(seen, 0.0), abs=1e-3)
+    assert planner.act(seen) == pytest.approx(typical, abs=1e-3)
 
 
 def test_no_proposal_is_refused(module):

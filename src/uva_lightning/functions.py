@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ LEAST_SCORE = 0.55
 """A Push-T policy below this mean of the maximum reward has not learnt the task; doing nothing gives 0.1 to 0.15."""
 PLANNING_TOLERANCE = 0.01
 """Mean reward that the planner may lose to one proposal; the interval of the difference must not lie below zero."""
+LEAD = 6.0
+"""Distance in px that an imagined future must promise to overrule the most typical proposal."""
 PLANNING_FACTOR = 2
 """The planner plays so many times the starts of the policy, since its gain is small."""
 FILMS = 4
@@ -101,7 +104,7 @@ def _acting(
     first = play(policy, seeds, FILMS)
     more = range(seeds.start, seeds.start + PLANNING_FACTOR * len(seeds))
     single, score = play(policy, more), goal_score(env)
-    guess, planned = (play(Planner(policy, score, count), more) for count in (1, proposals))
+    typical, planned = (play(Planner(policy, score, proposals, margin), more) for margin in (math.inf, LEAD))
     baselines = {
         "hold position": play(HoldPosition(next(iter(spec.state_dims)), spec.horizon), seeds),
         "untrained model": play(_policy(_untrained(ckpt), str(policy.module.device)), seeds),
@@ -117,7 +120,7 @@ def _acting(
             scores(planned),
             {"one proposal": scores(single)},
             tolerance=PLANNING_TOLERANCE,
-            beside={"best guess alone, without imagination": scores(guess)},
+            beside={"most typical proposal, without imagination": scores(typical)},
         ),
     }, first
 

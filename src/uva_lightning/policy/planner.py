@@ -15,22 +15,13 @@ class Planner:
         policy: Trained model.
         score: Judges imagined futures.
         proposals: Chunks per decision, at least 1.
-        margin: Lead that overrules the policy's best guess, in the unit of the score.
-        temperature: Of the first proposal; 0 is the policy's best guess, None the head's own temperature.
+        margin: Lead that overrules the most typical proposal, in the unit of the score.
     """
 
-    def __init__(
-        self,
-        policy: UVAPolicy,
-        score: Score,
-        proposals: int = 8,
-        margin: float = 6.0,
-        temperature: float | None = 0.0,
-    ) -> None:
+    def __init__(self, policy: UVAPolicy, score: Score, proposals: int = 8, margin: float = 6.0) -> None:
         if proposals < 1:
             raise ValueError(f"proposals is {proposals}, expected at least 1.")
-        self.policy, self.score, self.proposals = policy, score, proposals
-        self.margin, self.temperature = margin, temperature
+        self.policy, self.score, self.proposals, self.margin = policy, score, proposals, margin
 
     def reset(self, seed: int) -> None:
         """Start the noise anew."""
@@ -38,4 +29,4 @@ class Planner:
 
     def act(self, observation: Observation) -> NDArray[np.float32]:
         """Decide: f32[b, h, a]."""
-        return self.policy.plan(observation, self.score, self.proposals, self.margin, self.temperature)
+        return self.policy.plan(observation, self.score, self.proposals, self.margin)

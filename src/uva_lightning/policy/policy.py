@@ -109,47 +109,39 @@ class UVAPolicy:
         return self._actions(tokens, self._seen_afterwards(tokens), state, temperature)
 
     def plan(
-        self,
-        observation: Observation,
-        score: Score,
-        proposals: int = 8,
-        margin: float = 6.0,
-        temperature: float | None = 0.0,
+        self, observation: Observation, score: Score, proposals: int = 8, margin: float = 6.0
     ) -> NDArray[np.float32]:
         """Policy + planner: propose chunks, imagine what each would do, take the best (UVA section 4.5).
 
-        The first proposal is the policy's best guess. Another one, what ``act`` would do, must promise ``margin`` more.
+        The most typical proposal is taken unless another one promises ``margin`` more.
 
         Args:
             observation: As above.
             score: Judges imagined futures.
-            proposals: Chunks per observation, at least 1.
-            margin: Lead over the first proposal, in the unit of the score; the default fits ``PushTGoal`` in px.
-            temperature: Of the first proposal; None is the head's own, so that it is what ``act`` would do.
+            proposals: Chunks per observation, at least 1; with one, this is ``act``.
+            margin: Lead over the most typical proposal, in the unit of the score; the default fits ``PushTGoal`` in
+                px. Infinity leaves imagination out.
 
         Returns:
             f32[b, h, a].
         """
         tokens, state = self._tokens(observation)
-        seen = Visible.only(tokens, "history")
         samples = len(tokens.action)
         rows = torch.arange(samples, device=self.module.device).repeat(proposals)
         state = {name: value[rows] for name, value in state.items()}
-        chunks = [self._sample("action", tokens, seen, temperature)]
         tokens = tokens.rows(rows)
-        if proposals > 1:
-            others = tokens.rows(slice(samples, None))
-            chunks.append(self._sample("action", others, Visible.only(others, "history"), None))
-        actions = self.module.actions.decode(torch.cat(chunks), state)  # f32[proposals * b, h, a]
+        chunks = self._sample("action", tokens, Visible.only(tokens, "history"), None)
+        actions = self.module.actions.decode(chunks, state)  # f32[proposals * b, h, a]
         tokens = Tokens({**tokens, "action": self.module.actions.encode(actions, state)})
         futures = self._frames(tokens, Visible.only(tokens, "history", "action"), 0.0)
         by_proposal = {
             camera: frames.reshape(proposals, samples, *frames.shape[1:]) for camera, frames in futures.items()
         }
         scores = np.array(score(dict(observation["video"]), by_proposal))
-        scores[0] += margin
+        each = np.arange(samples)
+        scores[_medoid(chunks.unflatten(0, (proposals, samples))), each] += margin
         chosen: NDArray[np.float32] = actions.cpu().numpy().reshape(proposals, samples, *actions.shape[1:])
-        return chosen[scores.argmax(axis=0), np.arange(samples)]
+        return chosen[scores.argmax(axis=0), each]
 
     def _actions(
         self, tokens: Tokens, seen: Visible, state: Mapping[str, Tensor], temperature: float | None
@@ -275,3 +267,13 @@ class UVAPolicy:
                 raise ValueError(f"{name} is {found}, expected {shape}: the checkpoint was trained so.")
             if shape == picture and value.dtype != np.uint8:
                 raise ValueError(f"{name} is {value.dtype}, expected uint8 in 0..255.")
+
+
+def _medoid(chunks: Tensor) -> NDArray[np.int64]:
+    """Choose the proposal that is nearest to the others, i64[b] of f32[k, b, h, a].
+
+    Unlike their mean it is something that the policy does: where demonstrations went left and right it goes one way.
+    """
+    each = chunks.float().flatten(2).transpose(0, 1)  # f32[b, k, h * a]
+    nearest: NDArray[np.int64] = torch.cdist(each, each).sum(dim=-1).argmin(dim=-1).cpu().numpy()
+    return nearest
