@@ -114,7 +114,7 @@ def test_a_missing_file_names_one_that_is_there(written):
 def test_a_missing_file_in_an_empty_folder_says_what_writes_one(tmp_path):
     with pytest.raises(ValueError, match=r"There is no checkpoint .*; `uva fit` writes one"):
         load_module(tmp_path / "lost.ckpt")
-    with pytest.raises(ValueError, match="There is no checkpoint"):
+    with pytest.raises(ValueError, match="is a folder without contract.json, expected a checkpoint"):
         load_module(tmp_path)
 
 

@@ -147,7 +147,7 @@ def test_a_sampling_case_without_numbers_is_found(pusht):
         (lambda folder: (folder / "vae.npz").write_bytes(b"PK\x03\x04"), r"vae\.npz is damaged .* copy it again"),
         (lambda folder: (folder / "pusht.json").write_text("{"), r"pusht\.json is damaged .*expected JSON"),
         (lambda folder: (folder / "pusht.json").unlink(), "describes no variant: expected a file such as pusht.json"),
-        (shutil.rmtree, "There is no folder .*expected one with reference numbers"),
+        (shutil.rmtree, "does not exist, expected a folder with reference numbers"),
     ],
 )
 def test_an_incomplete_folder_is_refused(copied, damage, words, capsys):

@@ -39,6 +39,11 @@ def read(path: Path) -> dict[str, Any]:
     path = Path(path)
     if (path / CONTRACT).is_file():
         return _read_folder(path)
+    if path.is_dir():
+        raise ValueError(
+            f"{path} is a folder without {CONTRACT}, expected a checkpoint: a file that `uva fit` wrote, or the folder "
+            "of an imported UVA or MAR model; an autoencoder or a text encoder alone is none."
+        )
     if not path.is_file():
         near = sorted(str(found) for found in path.parent.glob("**/*.ckpt"))[:1] if path.parent.is_dir() else []
         hint = f"; did you mean {near[0]}?" if near else "; `uva fit` writes one into its run folder."

@@ -62,12 +62,14 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
-            raise ValueError(f"There is no folder {path}, expected one with reference numbers of the official code.")
+            what = "is a file" if self.path.exists() else "does not exist"
+            raise ValueError(f"{path} {what}, expected a folder with reference numbers of the official code; name it.")
         descriptions = {file: self._json(file) for file in sorted(self.path.glob("*.json"))}
         facts = [content for content in descriptions.values() if "variant" in content and "flags" in content]
         if not facts:
             raise ValueError(
-                f"{path} describes no variant: expected a file such as pusht.json with 'variant', 'flags'."
+                f"{path} describes no variant: expected a file such as pusht.json with 'variant' and 'flags'; name the "
+                "folder that has it, or copy it again."
             )
         needed = [*OTHERS, SCHEDULES]
         for content in facts:
@@ -78,6 +80,8 @@ class Folder:
                 f"{path} lacks {len(missing)} of {len(needed)} files, e.g. {missing[0]}; expected the whole folder, "
                 "copy it again."
             )
+        for name in (name for name in needed if name.endswith(".npz")):
+            self._open(name).close()  # a damaged file is told now, not after a minute of comparing
         self.facts = facts
 
     def variants(self) -> Iterator[Variant]:
@@ -105,11 +109,20 @@ class Folder:
 
     def arrays(self, name: str) -> dict[str, Tensor]:
         """Read a file of arrays."""
-        try:
-            with np.load(self.path / name, allow_pickle=False) as content:
+        with self._open(name) as content:
+            try:
                 return {key: torch.from_numpy(np.array(content[key])) for key in content.files}
+            except _DAMAGED as error:
+                raise self._damaged(name, error) from error
+
+    def _open(self, name: str) -> Any:
+        try:
+            return np.load(self.path / name, allow_pickle=False)
         except _DAMAGED as error:
-            raise ValueError(f"{self.path / name} is damaged ({error}), expected an .npz; copy it again.") from error
+            raise self._damaged(name, error) from error
+
+    def _damaged(self, name: str, error: Exception) -> ValueError:
+        return ValueError(f"{self.path / name} is damaged ({error}), expected an .npz; copy it again.")
 
     def json(self, name: str) -> dict[str, Any]:
         """Read a description."""
