@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -132,13 +133,12 @@ class UVAPolicy:
         tokens = tokens.rows(rows)
         chunks = self._sample("action", tokens, Visible.only(tokens, "history"), None)
         actions = self.module.actions.decode(chunks, state)  # f32[proposals * b, h, a]
-        tokens = Tokens({**tokens, "action": self.module.actions.encode(actions, state)})
-        futures = self._frames(tokens, Visible.only(tokens, "history", "action"), 0.0)
-        by_proposal = {
-            camera: frames.reshape(proposals, samples, *frames.shape[1:]) for camera, frames in futures.items()
-        }
-        scores = np.array(score(dict(observation["video"]), by_proposal))
-        each = np.arange(samples)
+        scores, each = np.zeros((proposals, samples)), np.arange(samples)
+        if not math.isinf(margin):
+            tokens = Tokens({**tokens, "action": self.module.actions.encode(actions, state)})
+            futures = self._frames(tokens, Visible.only(tokens, "history", "action"), 0.0)
+            by_proposal = {name: x.reshape(proposals, samples, *x.shape[1:]) for name, x in futures.items()}
+            scores = np.array(score(dict(observation["video"]), by_proposal))
         scores[_medoid(chunks.unflatten(0, (proposals, samples))), each] += margin
         chosen: NDArray[np.float32] = actions.cpu().numpy().reshape(proposals, samples, *actions.shape[1:])
         return chosen[scores.argmax(axis=0), each]
