@@ -151,3 +151,48 @@ def tiny_vae(tmp_path_factory):
         norm_num_groups=2,
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def uva(capsys):
+    """A function that runs a command and gives its status, output and complaint."""
+
+    from uva_lightning.cli import main
+
+    def run(*args):
+        status = main([str(arg) for arg in args])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def imported(uva, official_file, tiny_vae, tmp_path):
+    """A function that imports a tiny official checkpoint and gives folder and output."""
+
+    def run(variant="pusht", *options, change=None):
+        folder = tmp_path / f"{variant}_imported"
+        source = official_file(variant, change)
+        status, out, complaint = uva(
+            "import-checkpoint", source, "--to", folder, "--heads", 4, "--vae", tiny_vae, *options
+        )
+        assert (status, complaint) == (0, "")
+        return folder, out
+
+    return run
+
+
+@pytest.fixture
+def refused(uva, tmp_path):
+    """A function that imports something that cannot be, and gives the one sentence; nothing may be left behind."""
+
+    def run(source, *options):
+        before = sorted(tmp_path.iterdir())
+        status, out, complaint = uva("import-checkpoint", source, "--to", tmp_path / "out", "--heads", 4, *options)
+        assert (status, out) == (2, "")
+        assert sorted(tmp_path.iterdir()) == before
+        assert complaint.startswith("uva: error: ")
+        assert complaint.count("\n") == 1
+        return complaint
+
+    return run

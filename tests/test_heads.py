@@ -208,3 +208,18 @@ def test_the_temperature_of_a_call_replaces_that_of_the_head():
     assert head.sample(latent, tokens, seen, noise).equal(head.sample(latent, tokens, seen, -noise))
     hot = Sampling(temperature=1.0)
     assert not head.sample(latent, tokens, seen, noise, hot).equal(head.sample(latent, tokens, seen, -noise, hot))
+
+
+def test_a_predicted_modality_without_a_head_is_named(tiny_data, tiny_module):
+    with pytest.raises(ValueError, match=r"Objective 'policy' predicts \['action'\].*add model\.heads\.action"):
+        tiny_module(tiny_data().spec, heads={})
+
+
+def test_a_head_of_an_unknown_modality_is_named(tiny_data, tiny_module):
+    with pytest.raises(ValueError, match=r"model\.heads names \['force'\], but the data has \[.*'video'\]"):
+        tiny_module(tiny_data().spec, heads={"force": None})
+
+
+def test_the_main_view_has_a_head_by_the_name_of_its_modality(tiny_data, tiny_module):
+    with pytest.raises(ValueError, match=r"model\.heads names \['top'\], but the data has \[.*'video'\]"):
+        tiny_module(tiny_data().spec, heads={"top": None})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 from pathlib import Path
 
@@ -21,49 +20,6 @@ from uva_lightning.official.variants import VARIANTS
 from uva_lightning.parity.naming import normal
 
 TINY = ("pusht", "libero10", "toolhang", "toolhang_hist", "umi", "umi_multi")
-
-
-@pytest.fixture
-def uva(capsys):
-    """A function that runs a command and gives its status, output and complaint."""
-
-    def run(*args):
-        status = main([str(arg) for arg in args])
-        return status, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def imported(uva, official_file, tiny_vae, tmp_path):
-    """A function that imports a tiny official checkpoint and gives folder and output."""
-
-    def run(variant="pusht", *options, change=None):
-        folder = tmp_path / f"{variant}_imported"
-        source = official_file(variant, change)
-        status, out, complaint = uva(
-            "import-checkpoint", source, "--to", folder, "--heads", 4, "--vae", tiny_vae, *options
-        )
-        assert (status, complaint) == (0, "")
-        return folder, out
-
-    return run
-
-
-@pytest.fixture
-def refused(uva, tmp_path):
-    """A function that imports something that cannot be, and gives the one sentence; nothing may be left behind."""
-
-    def run(source, *options):
-        before = sorted(tmp_path.iterdir())
-        status, out, complaint = uva("import-checkpoint", source, "--to", tmp_path / "out", "--heads", 4, *options)
-        assert (status, out) == (2, "")
-        assert sorted(tmp_path.iterdir()) == before
-        assert complaint.startswith("uva: error: ")
-        assert complaint.count("\n") == 1
-        return complaint
-
-    return run
 
 
 @pytest.mark.parametrize("variant", TINY)
@@ -260,96 +216,6 @@ class TestStartingFromMAR:
         torch.save(content, mar)
         text = refused(mar)
         assert "86 of 142 tensors match (60.6%), expected at least 90.0%, e.g. 'fake_latent' does not" in text
-
-
-class TestRefused:
-    def test_a_truncated_file(self, refused, official_file, tmp_path):
-        content = official_file().read_bytes()
-        (tmp_path / "half.ckpt").write_bytes(content[: len(content) // 2])
-        assert "half.ckpt cannot be read as a checkpoint" in refused(tmp_path / "half.ckpt")
-
-    def test_a_corrupt_file(self, refused, official_file):
-        path = official_file()
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 255
-        path.write_bytes(content)
-        assert "do not match their checksum" in refused(path)
-
-    def test_something_else(self, refused, tmp_path):
-        torch.save({"state_dict": {"layer1.weight": torch.ones(2)}}, tmp_path / "resnet.pt")
-        assert "holds 1 tensors, e.g. 'layer1.weight', expected a checkpoint of UVA" in refused(tmp_path / "resnet.pt")
-
-    def test_a_wrong_autoencoder(self, refused, official_file):
-        def other(content):
-            for state in content["state_dicts"].values():
-                state["vae_model.encoder.conv_in.weight"] = torch.ones(64, 3, 3, 3)
-
-        assert "These are not the weights of KL-16" in refused(official_file("pusht", other))
-
-    def test_unknown_tensors(self, refused, official_file):
-        def strange(content):
-            for state in content["state_dicts"].values():
-                state |= {f"model.adapter.{number}": torch.ones(1) for number in range(20)}
-
-        text = refused(official_file("pusht", strange))
-        assert "expected at least 90.0%, e.g. 'adapter.0' does not" in text
-
-    def test_shapes_of_another_variant(self, refused, official_file):
-        def wide(content):
-            for state in content["state_dicts"].values():
-                state["model.diffactloss.net.input_proj.weight"] = torch.ones(64, 10)
-
-        text = refused(official_file("pusht", wide))
-        assert "1 tensors have another shape than this model" in text
-        assert "is [64, 10], expected [64, 2]" in text
-
-    def test_another_variant_than_asked_for(self, refused, official_file):
-        text = refused(official_file("libero10"), "--variant", "pusht")
-        assert "holds weights of libero10, expected pusht" in text
-
-    def test_widths_that_are_no_known_datas(self, refused, official_file):
-        def narrow(content):
-            for state in content["state_dicts"].values():
-                state["model.proprioception_proj_cond.weight"] = torch.ones(64, 8)
-
-        text = refused(official_file("toolhang", narrow))
-        assert "'transformer.streams.proprio.project.1.weight' is [64, 8], expected [64, 9]" in text
-
-    def test_an_incomplete_model(self, refused, official_file):
-        def less(content):
-            for state in content["state_dicts"].values():
-                del state["model.encoder_norm.bias"]
-
-        assert "lacks 1 tensors of its model, e.g. 'transformer.encoder_norm.bias'" in refused(
-            official_file("pusht", less)
-        )
-
-    def test_a_file_without_averaged_weights(self, refused, official_file):
-        path = official_file("pusht", lambda content: content["state_dicts"].pop("ema_model"))
-        assert "has no ema_model, only model; give --weights model" in refused(path)
-
-    def test_a_size_whose_attention_heads_nothing_tells(self, uva, official_file, tmp_path):
-        status, _, complaint = uva("import-checkpoint", official_file(), "--to", tmp_path / "out")
-        assert status == 2
-        assert "give --heads N" in complaint
-
-    def test_a_folder_that_is_not_empty(self, uva, official_file, tmp_path):
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "mine").write_text("precious")
-        status, _, complaint = uva("import-checkpoint", official_file(), "--to", tmp_path / "out", "--heads", 4)
-        assert status == 2
-        assert "exists and is not empty, expected a new folder" in complaint
-        assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
-
-    def test_a_full_disk_leaves_nothing(self, refused, official_file):
-        path = official_file()
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-        try:
-            text = refused(path)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        assert "was not written" in text
 
 
 @pytest.mark.parametrize("damage", ["model.safetensors", "config.yaml", "contract.json"])

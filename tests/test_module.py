@@ -305,21 +305,6 @@ def test_data_that_differ_from_the_checkpoints_are_refused_by_name(fitted, chang
     other.on_load_checkpoint(checkpoint)
 
 
-def test_a_predicted_modality_without_a_head_is_named(tiny_data, tiny_module):
-    with pytest.raises(ValueError, match=r"Objective 'policy' predicts \['action'\].*add model\.heads\.action"):
-        tiny_module(tiny_data().spec, heads={})
-
-
-def test_a_head_of_an_unknown_modality_is_named(tiny_data, tiny_module):
-    with pytest.raises(ValueError, match=r"model\.heads names \['force'\], but the data has \[.*'video'\]"):
-        tiny_module(tiny_data().spec, heads={"force": None})
-
-
-def test_the_main_view_has_a_head_by_the_name_of_its_modality(tiny_data, tiny_module):
-    with pytest.raises(ValueError, match=r"model\.heads names \['top'\], but the data has \[.*'video'\]"):
-        tiny_module(tiny_data().spec, heads={"top": None})
-
-
 def test_a_prediction_is_not_shown_what_the_data_lack(tiny_data, tiny_module, fitted):
     spec = replace(fitted[0].spec, past_action=True, text_dim=4)
     told = tiny_module(spec)
@@ -334,18 +319,6 @@ def test_a_prediction_is_not_shown_what_the_data_lack(tiny_data, tiny_module, fi
     absent = replace(whole, present={**whole.present, **flags})
     assert torch.equal(told.predict_step(absent, 0)["action"], lacking), "what is absent is hidden"
     assert not torch.equal(told.predict_step(whole, 0)["action"], lacking), "zeros are no instruction"
-
-
-def test_a_stream_of_an_unknown_modality_is_named(tiny_data, tiny_module):
-    with pytest.raises(ValueError, match=r"streams names \['force'\], but the data has \[.*'video'\]"):
-        tiny_module(
-            tiny_data().spec, transformer=lambda shapes: LatentTransformer(shapes, 32, 2, 1, 1, {"force": None})
-        )
-
-
-def test_heads_that_do_not_divide_the_width_are_refused(tiny_data, tiny_module):
-    with pytest.raises(ValueError, match="width is 32 with 3 heads"):
-        tiny_module(tiny_data().spec, transformer=lambda shapes: LatentTransformer(shapes, 32, 3, 1, 1))
 
 
 def test_steps_that_cannot_be_spread_are_refused(fitted):

@@ -238,3 +238,8 @@ def test_the_readmes_example_shows_the_goal_and_sometimes_drops_it(example):
     assert 16 < shown.sum() < 48
     assert not seen.video[:, :-1].any()
     assert not seen.video[~shown].any()
+
+
+def test_uvas_five_functions_are_registered():
+    import_components()
+    assert {"RobotPolicy", "VideoModel", "ForwardDynamics", "InverseDynamics", "PolicyPlanner"} <= set(registry())

@@ -88,3 +88,15 @@ def test_proprioception_may_not_take_the_name_of_another_modality(name):
     spec = DataSpec(("top",), 16, 2, {"agent": 2}, 10)
     with pytest.raises(ValueError, match=rf"Proprioception is called \['{name}'\], as another modality is"):
         Proprioception({name: ["agent"]}).bind(spec)
+
+
+def test_a_stream_of_an_unknown_modality_is_named(tiny_data, tiny_module):
+    with pytest.raises(ValueError, match=r"streams names \['force'\], but the data has \[.*'video'\]"):
+        tiny_module(
+            tiny_data().spec, transformer=lambda shapes: LatentTransformer(shapes, 32, 2, 1, 1, {"force": None})
+        )
+
+
+def test_heads_that_do_not_divide_the_width_are_refused(tiny_data, tiny_module):
+    with pytest.raises(ValueError, match="width is 32 with 3 heads"):
+        tiny_module(tiny_data().spec, transformer=lambda shapes: LatentTransformer(shapes, 32, 3, 1, 1))
