@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from uva_lightning.commands.discovery import import_components
-from uva_lightning.model.heads.aggregate import ConvFC
+from uva_lightning.model.heads.aggregate import Aggregator, ConvFC, ConvOri, TokenConv, TokenFC
 from uva_lightning.model.heads.base import ActionHead, Head, VideoHead
 from uva_lightning.model.heads.diffusion import GaussianDiffusion
 from uva_lightning.model.streams import Prefix, Stream
@@ -33,6 +33,7 @@ MODES: dict[str, tuple[str, dict[str, Any]]] = {
     "full_dynamic_model": ("PolicyPlanner", {}),
 }
 """Official modes and our objectives, with the options that make them the official ones."""
+AGGREGATORS: dict[str, type[Aggregator]] = {kind.__name__: kind for kind in (ConvFC, ConvOri, TokenConv, TokenFC)}
 VIEWS = {"video": "main", "wrist": "wrist"}
 RATE_HZ = 10.0  # the numbers do not depend on it
 
@@ -133,7 +134,8 @@ def _head(modality: str, layout: Layout) -> HeadFactory:
         denoiser = partial(GaussianDiffusion, width=width, depth=depth)
         return partial(VideoHead, denoiser=denoiser, modality=modality)
     denoiser = partial(GaussianDiffusion, width=width, depth=depth, clip=1.0)
-    return partial(ActionHead, denoiser=denoiser, aggregator=ConvFC, modality=modality)
+    aggregator = AGGREGATORS[layout.aggregators[modality]]
+    return partial(ActionHead, denoiser=denoiser, aggregator=aggregator, modality=modality)
 
 
 def _tokens(latents: Tensor) -> Tensor:
