@@ -11,7 +11,6 @@ import pytest
 import torch
 import yaml
 
-from uva_lightning.cli import main
 from uva_lightning.model.checkpoint import load_module
 from uva_lightning.model.heads.aggregate import ConvFC
 from uva_lightning.model.heads.base import ActionHead, VideoHead
@@ -22,17 +21,6 @@ from uva_lightning.objectives.video_model import VideoModel
 from uva_lightning.official.exportable import autoencoder_of, layout_of_ours
 from uva_lightning.official.folder import write_vae
 from uva_lightning.parity.naming import normal
-
-
-@pytest.fixture
-def uva(capsys):
-    """A function that runs a command and gives its status, output and complaint."""
-
-    def run(*args):
-        status = main([str(arg) for arg in args])
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture
