@@ -1,4 +1,4 @@
-"""What all datamodules share: read once, split by episode, cut windows, deliver batches that a resume can repeat."""
+"""What all datamodules share: split by episode, cut windows, deliver batches that a resume can repeat."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from uva_lightning.datamodules import latent_cache
+from uva_lightning.datamodules.augment import Augmentation
+from uva_lightning.datamodules.faults import Faults
 from uva_lightning.datamodules.fields import Fields, Range
+from uva_lightning.datamodules.frames import Frames
 from uva_lightning.datamodules.generate import EpisodeMaker
 from uva_lightning.datamodules.instructions import TextEmbedder
 from uva_lightning.datamodules.latent_cache import Encode
+from uva_lightning.datamodules.pictures import Resized
+from uva_lightning.datamodules.reading import Encoding, Reading
 from uva_lightning.datamodules.step_sampler import FixedBatchSampler, StepBatchSampler, StepLoader
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.datamodules.symmetry import Symmetry
@@ -40,11 +45,10 @@ class RobotDataModule(LightningDataModule, ABC):
         val_ratio: Share of the episodes held out, at least one.
         seed: Seed of the split and of the order.
         symmetry: Adds every training window mapped by it.
+        augment: Changes the pictures of training windows at random.
         text: Turns the instructions into vectors; without it they are not delivered.
-        max_episodes: Use the first so many episodes only.
-        workers: Processes that fetch batches; 0 is fastest from cached latents.
-        cache_dir: Folder that keeps cached latents for later runs.
-        allow_short_episodes: Pad episodes that are too short for a window instead of refusing them.
+        reading: Which episodes are read, and what happens with broken ones.
+        encoding: When frames become latents; all before training, kept in memory, if not given.
         generate: Writes the data first where ``path`` has none.
     """
 
@@ -67,11 +71,10 @@ class RobotDataModule(LightningDataModule, ABC):
         val_ratio: float = 0.02,
         seed: int = 42,
         symmetry: Symmetry | None = None,
+        augment: Augmentation | None = None,
         text: TextEmbedder | None = None,
-        max_episodes: int | None = None,
-        workers: int = 0,
-        cache_dir: Path | str | None = None,
-        allow_short_episodes: bool = False,
+        reading: Reading | None = None,
+        encoding: Encoding | None = None,
         generate: EpisodeMaker | None = None,
     ) -> None:
         super().__init__()
@@ -79,13 +82,11 @@ class RobotDataModule(LightningDataModule, ABC):
             raise ValueError(f"val_ratio is {val_ratio}, expected a share between 0 and 1, such as 0.02.")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1.")
-        if max_episodes is not None and max_episodes < 2:
-            raise ValueError(f"max_episodes is {max_episodes}, expected at least 2: one trains, one validates.")
-        self.path, self.batch_size, self.workers, self.seed = Path(path), batch_size, workers, seed
-        self.window, self.val_ratio, self.max_episodes = window or Window(), val_ratio, max_episodes
-        self.symmetry, self.text, self.generate = symmetry, text, generate
-        self.allow_short_episodes = allow_short_episodes
-        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.path, self.batch_size, self.seed = Path(path), batch_size, seed
+        self.window, self.val_ratio = window or Window(), val_ratio
+        self.symmetry, self.augment, self.text, self.generate = symmetry, augment, text, generate
+        self.reading, self.encoding = reading or Reading(), encoding or Encoding()
+        self.faults = Faults(self.reading.on_error)
         self.spec = replace(self.window.spec(self.facts), text_dim=0 if text is None else text.width)
         self.latents: Latents | None = None
         self._store: EpisodeStore | None = None
@@ -99,11 +100,22 @@ class RobotDataModule(LightningDataModule, ABC):
         """All episodes, read at the first use; normalisers are fitted on their actions and states."""
         if self._store is None:
             store = self.read()
+            self.faults.report(self.path, store.episodes)
+            store = replace(store, video={camera: self._square(store, camera) for camera in self.spec.cameras})
             self._check(store)
-            if self.max_episodes is not None and self.max_episodes < store.episodes:
-                store = store.select(range(self.max_episodes))
-            self._store = replace(store, video={camera: store.video[camera] for camera in self.spec.cameras})
+            chosen = self.reading.chosen(store.episodes)
+            self._store = store if chosen is None else store.select(chosen)
         return self._store
+
+    def _square(self, store: EpisodeStore, camera: str) -> Frames:
+        """Give the pictures of a camera in the size of the facts."""
+        if camera not in store.video:
+            raise ValueError(
+                f"{self.path} has no pictures of {camera}, only {', '.join(store.video) or 'none'}; point data.path to "
+                f"data of this kind, or leave it out with data.window.cameras."
+            )
+        frames, size = store.video[camera], self.spec.image_size
+        return frames if frames.shape[1:3] == (size, size) else Resized(frames, size, self.reading.fit)
 
     def prepare_data(self) -> None:
         """Write the data where there are none and the config says how."""
@@ -167,10 +179,12 @@ class RobotDataModule(LightningDataModule, ABC):
             key: Hash of the tokenizer's weights and settings.
         """
         store, first = self.store, self._rank == 0
-        if self.cache_dir is None:
+        if self.encoding.online:
+            return
+        if self.encoding.cache_dir is None:
             self.latents = latent_cache.encode_store(store, self.symmetry, encode, first)
             return
-        file = self.cache_dir / f"{key}-{latent_cache.fingerprint(store, self.symmetry)}.safetensors"
+        file = self.encoding.cache_dir / f"{key}-{latent_cache.fingerprint(store, self.symmetry)}.safetensors"
         if first and not file.exists():
             latent_cache.save(file, latent_cache.encode_store(store, self.symmetry, encode))
         if self.trainer is not None:
@@ -184,13 +198,15 @@ class RobotDataModule(LightningDataModule, ABC):
         """Shuffled windows; continues where the trainer's batch counter stands."""
         data = self._batches(self._train, self.symmetry)
         sampler = StepBatchSampler(len(data), self.batch_size, self.seed, self._consumed, self._rank, self._world)
-        return StepLoader(data, sampler, self.workers)
+        return StepLoader(data, sampler, self.reading.workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """All windows of the held-out episodes as recorded, in order."""
         data = self._batches(self._val, None)
         sampler = FixedBatchSampler(len(data), self.batch_size, self._rank, self._world)
-        return DataLoader(data, None, sampler=sampler, num_workers=self.workers, persistent_workers=self.workers > 0)
+        return DataLoader(
+            data, None, sampler=sampler, num_workers=self.reading.workers, persistent_workers=self.reading.workers > 0
+        )
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Give the held-out windows: there is no third split, the simulator is the test."""
@@ -201,12 +217,12 @@ class RobotDataModule(LightningDataModule, ABC):
         return self.val_dataloader()
 
     def _windows(self, episodes: list[int]) -> Windows:
-        return Windows(self.store.ends, self.window, episodes, self.allow_short_episodes)
+        return Windows(self.store.ends, self.window, episodes)
 
     def _batches(self, windows: Windows, symmetry: Symmetry | None) -> WindowBatches:
         window, how = self.window, self.window.vary_history
         varied = None if how is None else VariedHistory(window.frames, window.horizon, how == "sample")
-        extras = Extras(symmetry, self.latents, self._text, self.transform, varied, window.past_action)
+        extras = Extras(symmetry, self.latents, self._text, self.transform, varied, window.past_action, self.faults)
         return WindowBatches(self.store, windows, self._variants, extras)
 
     def _embedded(self, store: EpisodeStore) -> Tensor | None:
@@ -244,11 +260,8 @@ class RobotDataModule(LightningDataModule, ABC):
     def _check(self, store: EpisodeStore) -> None:
         """Compare what was read with the facts."""
         spec = self.recorded or self.spec
-        found: dict[str, Any] = {"action width": store.action.shape[1]}
+        found: dict[str, Any] = {"action width": spec.action_dim if store.action is None else store.action.shape[1]}
         expected: dict[str, Any] = {"action width": spec.action_dim}
-        for camera in spec.cameras:
-            found[f"picture of {camera}"] = store.video[camera].shape[1:] if camera in store.video else "none"
-            expected[f"picture of {camera}"] = (spec.image_size, spec.image_size, 3)
         for name, width in spec.state_dims.items():
             found[f"width of {name}"] = store.state[name].shape[1] if name in store.state else "none"
             expected[f"width of {name}"] = width

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uva_lightning.datamodules.faults import Faults
 from uva_lightning.datamodules.fields import Fields, columns
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.types import DataSpec
@@ -29,7 +30,7 @@ def complete(path: Path) -> bool:
     return len(list(path.glob("episode_*.npz"))) >= int(meta["episodes"])
 
 
-def read(path: Path, fields: Fields, spec: DataSpec) -> EpisodeStore:
+def read(path: Path, fields: Fields, spec: DataSpec, faults: Faults) -> EpisodeStore:
     """Read all episodes in the order of their numbers.
 
     Raises:

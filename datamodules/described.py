@@ -9,6 +9,7 @@ from typing import ClassVar
 from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.datamodules.fields import Fields
 from uva_lightning.datamodules.layouts import read_episodes
+from uva_lightning.datamodules.reading import Encoding, Reading
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.datamodules.windows import Window
 from uva_lightning.types import DataSpec
@@ -25,8 +26,8 @@ class Described(RobotDataModule):
         window: What a window holds; the numbers that the facts have come from them.
         val_ratio: Share of the episodes held out, at least one.
         seed: Seed of the split and of the order.
-        workers: Processes that fetch batches; 0 is fastest from cached latents.
-        cache_dir: Folder that keeps cached latents for later runs.
+        reading: Which episodes are read, and what happens with broken ones.
+        encoding: When frames become latents.
     """
 
     facts: ClassVar[DataSpec] = DataSpec(cameras=(), image_size=0, action_dim=0, state_dims={}, rate_hz=0)
@@ -40,8 +41,8 @@ class Described(RobotDataModule):
         window: Window | None = None,
         val_ratio: float = 0.02,
         seed: int = 42,
-        workers: int = 0,
-        cache_dir: Path | str | None = None,
+        reading: Reading | None = None,
+        encoding: Encoding | None = None,
     ) -> None:
         super().__init__(
             path,
@@ -55,11 +56,11 @@ class Described(RobotDataModule):
             ),
             val_ratio=val_ratio,
             seed=seed,
-            workers=workers,
-            cache_dir=cache_dir,
+            reading=reading,
+            encoding=encoding,
         )
         self.spec, self._fields = spec, fields
 
     def read(self) -> EpisodeStore:
         """Read all episodes from ``path``, in whichever layout they lie."""
-        return read_episodes(self.path, self._fields, self.spec)
+        return read_episodes(self.path, self._fields, self.spec, self.faults)

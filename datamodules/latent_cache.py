@@ -61,6 +61,9 @@ def encode_store(
 def fingerprint(store: EpisodeStore, symmetry: Symmetry | None) -> str:
     """Hash what the latents follow from besides the tokenizer: the pictures and the symmetry."""
     digest = hashlib.blake2b(type(symmetry).__qualname__.encode(), digest_size=8)
+    if store.identity is not None:
+        digest.update(f"{store.identity}{sorted(store.video)}".encode())
+        return digest.hexdigest()
     for camera in sorted(store.video):
         frames = store.video[camera]
         digest.update(f"{camera}{frames.shape}".encode())
@@ -82,7 +85,7 @@ def save(path: Path, latents: dict[str, Tensor]) -> None:
         size = sum(values.nbytes for values in latents.values()) / 1e6
         raise OSError(
             f"Cannot store the latents in {path} ({error}), expected room for {size:.0f} MB; "
-            "free some, or leave data.cache_dir out to keep them in memory only."
+            "free some, or leave data.encoding.cache_dir out to keep them in memory only."
         ) from error
     finally:
         part.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uva_lightning.datamodules import demos, lerobot, replay_buffer
+from uva_lightning.datamodules.faults import Faults
 from uva_lightning.datamodules.fields import Fields
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.types import DataSpec
@@ -18,7 +19,7 @@ class Layout:
 
     looks: str
     matches: Callable[[Path], bool]
-    read: Callable[[Path, Fields, DataSpec], EpisodeStore]
+    read: Callable[[Path, Fields, DataSpec, Faults], EpisodeStore]
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -33,13 +34,16 @@ LAYOUTS: dict[str, Layout] = {
 """Known layouts by name; a datamodule says for each what its fields are called there."""
 
 
-def read_episodes(path: Path, fields: Mapping[str, Fields], spec: DataSpec) -> EpisodeStore:
+def read_episodes(
+    path: Path, fields: Mapping[str, Fields], spec: DataSpec, faults: Faults | None = None
+) -> EpisodeStore:
     """Read a dataset in whichever layout it lies.
 
     Args:
         path: Folder or file.
         fields: Names of the fields, for each layout in which this dataset exists.
         spec: Facts of the dataset; a state entry takes the first columns of its field, as many as the facts say.
+        faults: Takes what is broken; the first fault stops if not given.
 
     Raises:
         FileNotFoundError: There is nothing at the path.
@@ -54,7 +58,7 @@ def read_episodes(path: Path, fields: Mapping[str, Fields], spec: DataSpec) -> E
         )
     for name, names in fields.items():
         if LAYOUTS[name].matches(path):
-            return LAYOUTS[name].read(path, names.only(spec.cameras), spec)
+            return LAYOUTS[name].read(path, names.only(spec.cameras), spec, faults or Faults())
     inside = sorted(entry.name for entry in path.iterdir())[:8] if path.is_dir() else []
     known = "; ".join(LAYOUTS[name].looks for name in fields)
     raise ValueError(

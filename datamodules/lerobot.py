@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uva_lightning.datamodules.faults import Faults
 from uva_lightning.datamodules.fields import Fields, columns
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.types import DataSpec
@@ -24,7 +25,7 @@ def matches(path: Path) -> bool:
     return (path / "meta/info.json").is_file()
 
 
-def read(path: Path, fields: Fields, spec: DataSpec) -> EpisodeStore:
+def read(path: Path, fields: Fields, spec: DataSpec, faults: Faults) -> EpisodeStore:
     """Read all episodes; videos are decoded once, from front to end.
 
     Raises:

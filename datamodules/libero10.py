@@ -9,10 +9,9 @@ from typing import ClassVar
 from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.datamodules.fields import Fields
 from uva_lightning.datamodules.layouts import read_episodes
+from uva_lightning.datamodules.pictures import Flipped
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.types import DataSpec
-
-BLOCK = 1024
 
 
 class Libero10(RobotDataModule):
@@ -47,8 +46,5 @@ class Libero10(RobotDataModule):
         """Read all episodes from ``path``, and what the robot is told where ``text`` needs it."""
         names = self.fields["replay_buffer"]
         wanted = names if self.text is not None else replace(names, instructions=None)
-        store = read_episodes(self.path, {"replay_buffer": wanted}, self.spec)
-        for pictures in store.video.values():
-            for first in range(0, len(pictures), BLOCK):  # in place: a copy would double the memory
-                pictures[first : first + BLOCK] = pictures[first : first + BLOCK, ::-1].copy()
-        return store
+        store = read_episodes(self.path, {"replay_buffer": wanted}, self.spec, self.faults)
+        return replace(store, video={camera: Flipped(frames) for camera, frames in store.video.items()})

@@ -38,7 +38,7 @@ class PushT(RobotDataModule):
 
     def read(self) -> EpisodeStore:
         """Read all episodes from ``path``, in whichever layout they lie."""
-        return read_episodes(self.path, self.fields, self.spec)
+        return read_episodes(self.path, self.fields, self.spec, self.faults)
 
 
 class PushTMirror(Symmetry):

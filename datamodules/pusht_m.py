@@ -25,4 +25,4 @@ class PushTM(RobotDataModule):
 
     def read(self) -> EpisodeStore:
         """Read all episodes from ``path``, in whichever layout they lie."""
-        return read_episodes(self.path, self.fields, self.spec)
+        return read_episodes(self.path, self.fields, self.spec, self.faults)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uva_lightning.datamodules.faults import Faults
 from uva_lightning.datamodules.fields import Fields, columns
 from uva_lightning.datamodules.instructions import from_clip_tokens
 from uva_lightning.datamodules.store import EpisodeStore
@@ -30,7 +31,7 @@ def matches(path: Path) -> bool:
     return path.suffix == ".zip"
 
 
-def read(path: Path, fields: Fields, spec: DataSpec) -> EpisodeStore:
+def read(path: Path, fields: Fields, spec: DataSpec, faults: Faults) -> EpisodeStore:
     """Read all episodes; pictures chunk by chunk, as u8 whether they are stored as u8 or as floats from 0 to 255.
 
     Raises:

@@ -46,4 +46,4 @@ class ToolHang(RobotDataModule):
 
     def read(self) -> EpisodeStore:
         """Read all episodes from ``path``."""
-        return read_episodes(self.path, self.fields, self.spec)
+        return read_episodes(self.path, self.fields, self.spec, self.faults)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from uva_lightning.datamodules.base import RobotDataModule
+from uva_lightning.datamodules.faults import Faults
 from uva_lightning.datamodules.fields import Fields, Range
 from uva_lightning.datamodules.layouts import read_episodes
 from uva_lightning.datamodules.rows import Rows
@@ -121,11 +122,11 @@ class UMI(RobotDataModule):
 
     def read(self) -> EpisodeStore:
         """Read all episodes from ``path``."""
-        return read_umi(self.path)
+        return read_umi(self.path, self.faults)
 
 
-def read_umi(path: Path) -> EpisodeStore:
+def read_umi(path: Path, faults: Faults | None = None) -> EpisodeStore:
     """Read a recording of UMI; actions are the poses and the width, f32[n, 7]."""
-    store = read_episodes(path, UMI.fields, UMI.recorded or UMI.facts)
+    store = read_episodes(path, UMI.fields, UMI.recorded or UMI.facts, faults)
     parts = [store.state[name] for name in ("eef_pos", "eef_axis_angle", "gripper_width")]
     return replace(store, action=np.concatenate(parts, axis=1))

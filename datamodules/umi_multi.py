@@ -46,7 +46,7 @@ class UMIMulti(RobotDataModule):
         parts = [
             replace(store, instructions=[sentence] * store.episodes)
             for path, sentence in zip(self.recordings(), self.tasks.values(), strict=True)
-            for store in (read_umi(path),)
+            for store in (read_umi(path, self.faults),)
         ]
         return EpisodeStore.joined(parts)
 

@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from uva_lightning.datamodules.faults import Broken, Faults
 from uva_lightning.datamodules.rows import Rows
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.datamodules.symmetry import Symmetry
@@ -29,22 +31,22 @@ class Variants:
     """Numbers of the dataset as recorded and, where there is a symmetry, mapped by it.
 
     Args:
-        action: f32[v, n, a].
+        action: f32[v, n, a]; None where there are no actions.
         state: f32[v, n, p] per entry.
     """
 
-    action: Tensor
+    action: Tensor | None
     state: Mapping[str, Tensor]
 
     @classmethod
     def of(cls, store: EpisodeStore, symmetry: Symmetry | None) -> Variants:
         """Compute them once, since they are small."""
-        action = torch.from_numpy(store.action)
+        action = None if store.action is None else torch.from_numpy(store.action)[None]
         state = {name: torch.from_numpy(numbers) for name, numbers in store.state.items()}
         if symmetry is None:
-            return cls(action[None], {name: numbers[None] for name, numbers in state.items()})
+            return cls(action, {name: numbers[None] for name, numbers in state.items()})
         return cls(
-            torch.stack([action, symmetry.action(action)]),
+            None if action is None else torch.cat([action, symmetry.action(action)]),
             {name: torch.stack([numbers, symmetry.state(name, numbers)]) for name, numbers in state.items()},
         )
 
@@ -59,6 +61,7 @@ class Extras(NamedTuple):
         transform: Applied to the numbers of every batch.
         varied: Draws the history frames of training batches.
         past_action: Whether past actions are delivered.
+        faults: Says whether a window whose pictures are broken is replaced by another.
     """
 
     symmetry: Symmetry | None = None
@@ -67,6 +70,7 @@ class Extras(NamedTuple):
     transform: WindowTransform | None = None
     varied: VariedHistory | None = None
     past_action: bool = False
+    faults: Faults | None = None
 
 
 class WindowBatches(Dataset[Batch]):
@@ -81,21 +85,60 @@ class WindowBatches(Dataset[Batch]):
 
     def __init__(self, store: EpisodeStore, windows: Windows, variants: Variants, extras: Extras | None = None) -> None:
         self.windows, self.variants, self.extras = windows, variants, extras or Extras()
-        self.video = {camera: torch.from_numpy(frames) for camera, frames in store.video.items()}
+        self.store = store
+        self.broken: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.windows) * (2 if self.extras.symmetry is not None else 1)
 
     def __getitem__(self, rows: Tensor | Rows) -> Batch:
-        """Fetch samples; nothing is random where only their numbers, i64[b], are given."""
+        """Fetch samples; nothing is random where only their numbers, i64[b], are given.
+
+        Raises:
+            Broken: Pictures cannot be read, and broken episodes are not skipped.
+        """
+        try:
+            return self._fetch(rows)
+        except Broken:
+            if self.extras.faults is None or not self.extras.faults.skips:
+                raise
+            return self._fetch(self._whole(rows))
+
+    def _fetch(self, rows: Tensor | Rows) -> Batch:
         variant, window = self._split(rows)
         frames = torch.from_numpy(self.windows.frame_index(window, self._history(rows)))
         latents = self.extras.latents or {}
         return replace(
             self.numbers(rows),
-            video={} if latents else {name: self._pictures(name, frames, variant) for name in self.video},
+            video={} if latents else {name: self._pictures(name, frames, variant) for name in self.store.video},
             latents={name: self._cached(values, frames, variant) for name, values in latents.items()},
         )
+
+    def _whole(self, rows: Tensor | Rows) -> Tensor | Rows:
+        """Put the next window whose pictures can be read in the place of each that has broken ones."""
+        index = (rows.windows if isinstance(rows, Rows) else rows).clone()
+        for place, sample in enumerate(index.tolist()):
+            for other in range(sample, sample + len(self)):
+                index[place] = other % len(self)
+                fault = self._fault(replace(rows, windows=index) if isinstance(rows, Rows) else index, place)
+                if fault is None:
+                    break
+                self.broken.add(str(fault))
+            else:
+                raise Broken(f"None of {len(self)} windows has pictures that can be read; check the data set.")
+        rank_zero_warn(f"{len(self.broken)} faults so far; windows with broken pictures are replaced by others.")
+        return replace(rows, windows=index) if isinstance(rows, Rows) else index
+
+    def _fault(self, rows: Tensor | Rows, place: int) -> Broken | None:
+        """Try to read the pictures of one sample."""
+        _, window = self._split(rows)
+        steps = self.windows.frame_index(window, self._history(rows))[place]
+        try:
+            for frames in self.store.video.values():
+                frames[steps]
+        except Broken as fault:
+            return fault
+        return None
 
     def with_frames(self) -> WindowBatches:
         """Give the same windows with pictures, even where latents are cached."""
@@ -109,7 +152,7 @@ class WindowBatches(Dataset[Batch]):
         states = self.windows.state_index(window, self._history(rows))
         text = self.extras.text
         batch = Batch(
-            action=self._at(self.variants.action, variant, self.windows.action_index(window)),
+            action=self._action(variant, self.windows.action_index(window)),
             past_action=self._past_action(variant, window),
             state={name: self._at(values, variant, states) for name, values in self.variants.state.items()},
             future_state={
@@ -124,16 +167,17 @@ class WindowBatches(Dataset[Batch]):
 
     def _present(self, batch: Batch, samples: int) -> dict[str, Tensor]:
         """All samples of a data set have the same; the main view goes by the name of its modality."""
-        _, *cameras = self.video
-        optional = {"past_action": batch.past_action, "text": batch.text}
+        _, *cameras = self.store.video
+        optional = {"action": batch.action, "past_action": batch.past_action, "text": batch.text}
         given = [name for name, value in optional.items() if value is not None]
-        names = ("video", *cameras, "action", *batch.state, *given)
+        names = ("video", *cameras, *batch.state, *given)
         return {name: torch.ones(samples, dtype=torch.bool) for name in names}
 
     def _past_action(self, variant: Tensor, window: Index) -> Tensor | None:
-        if not self.extras.past_action:
-            return None
-        return self._at(self.variants.action, variant, self.windows.past_action_index(window))
+        return self._action(variant, self.windows.past_action_index(window)) if self.extras.past_action else None
+
+    def _action(self, variant: Tensor, steps: Index) -> Tensor | None:
+        return None if self.variants.action is None else self._at(self.variants.action, variant, steps)
 
     def _history(self, rows: Tensor | Index | Rows) -> Index | None:
         varied = self.extras.varied
@@ -145,7 +189,8 @@ class WindowBatches(Dataset[Batch]):
         return torch.from_numpy(mirrored), window
 
     def _pictures(self, camera: str, frames: Tensor, variant: Tensor) -> Tensor:
-        pictures = self.video[camera][frames]  # u8[b, 2t, H, W, 3]
+        source = self.store.video[camera]
+        pictures = torch.from_numpy(source[frames.flatten().numpy()]).unflatten(0, frames.shape)  # u8[b, 2t, H, W, 3]
         if self.extras.symmetry is not None and (mirrored := variant.bool()).any():
             pictures[mirrored] = self.extras.symmetry.frames(pictures[mirrored])
         return pictures

@@ -31,6 +31,7 @@ class Window:
             whole ``batch``, as UVA's ``different_history_freq``. Evaluation keeps the even ones.
         every: Recorded steps from one step of the window to the next; UVA takes every third of UMI's recordings.
         cameras: Cameras that are read, all if not given.
+        allow_short_episodes: Give an episode that is too short one window, padded further, instead of refusing it.
     """
 
     frames: int = 4
@@ -42,6 +43,7 @@ class Window:
     vary_history: Literal["batch", "sample"] | None = None
     every: int = 1
     cameras: tuple[str, ...] | None = None
+    allow_short_episodes: bool = False
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -98,7 +100,6 @@ class Windows:
         ends: i64[e], exclusive end of each episode.
         window: What a window holds.
         episodes: Episodes to cut windows from, all where left out.
-        allow_short_episodes: Give an episode that is too short one window, padded further, instead of refusing it.
 
     Raises:
         ValueError: An episode is too short for a window.
@@ -109,7 +110,6 @@ class Windows:
         ends: Index,
         window: Window | None = None,
         episodes: Sequence[int] | None = None,
-        allow_short_episodes: bool = False,
     ) -> None:
         window = window or Window()
         horizon, lead = window.horizon, window.lead
@@ -127,11 +127,11 @@ class Windows:
         span = (window.length - 1) * window.every + 1
         before, after = window.pad[0] * window.every, window.pad[1] * window.every
         counts = ends - begins - span + before + after + 1
-        if (short := np.flatnonzero(counts < 1)).size and not allow_short_episodes:
+        if (short := np.flatnonzero(counts < 1)).size and not window.allow_short_episodes:
             raise ValueError(
                 f"Episode {chosen[short[0]]} has {ends[short[0]] - begins[short[0]]} steps, expected at least "
                 f"{span - before - after} for a window ({len(short)} of {len(chosen)} episodes are too "
-                "short); set data.allow_short_episodes=true to repeat their edges, or remove them."
+                "short); set data.window.allow_short_episodes=true to repeat their edges, or remove them."
             )
         counts = np.maximum(counts, 1)
         self._begin, self._end = np.repeat(begins, counts), np.repeat(ends, counts)

@@ -185,7 +185,7 @@ def _small_pusht(folder: Path, autoencoder: Path) -> Path:
             "transformer": {"init_args": trunk},
             "heads": {"video": head, "action": head},
         },
-        "data": {"init_args": {"batch_size": 8, "cache_dir": str(folder / "cache")}},
+        "data": {"init_args": {"batch_size": 8, "encoding": {"cache_dir": str(folder / "cache")}}},
         "trainer": {"precision": "32-true", "strategy": "auto", "callbacks": callbacks},
     }
     path = folder / "small.yaml"

@@ -101,7 +101,7 @@ def test_a_data_set_without_fields_cannot_be_made_up(tmp_path):
 def test_libero_is_turned_upright_once(tmp_path):
     data = ready(Libero10, tmp_path / "set.zarr", text=RandomInstructions())
     stored = zarr.open_group(tmp_path / "set.zarr", mode="r")["data/agentview_rgb"][:]
-    np.testing.assert_array_equal(data.store.video["agentview"], stored[:, ::-1])
+    np.testing.assert_array_equal(data.store.video["agentview"][:], stored[:, ::-1])
     assert data.store.instructions == ["made-up task 0", "made-up task 1"]
     assert Libero10(tmp_path / "set.zarr").store.instructions is None  # nobody asked
 

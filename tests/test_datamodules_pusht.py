@@ -13,6 +13,7 @@ import torch
 
 from uva_lightning.datamodules import latent_cache
 from uva_lightning.datamodules.pusht import PushT, PushTMirror
+from uva_lightning.datamodules.reading import Encoding, Reading
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.datamodules.windows import Window
 
@@ -82,7 +83,7 @@ def test_split_is_by_episode_and_all_windows_validate(folder):
     assert seen
     assert not seen & val
     assert len(data.train_dataloader()) == 8 * windows // 16
-    assert ready(folder, max_episodes=4).store.episodes == 4
+    assert ready(folder, reading=Reading(episodes=4)).store.episodes == 4
 
 
 @pytest.mark.real_data
@@ -145,7 +146,7 @@ def test_symmetry_doubles_the_training_windows(folder):
 
 
 def test_cached_latents_equal_encoding_the_batch(folder, tmp_path):
-    data = ready(folder, symmetry=PushTMirror(), batch_size=32, cache_dir=tmp_path / "cache")
+    data = ready(folder, symmetry=PushTMirror(), batch_size=32, encoding=Encoding(tmp_path / "cache"))
     pictures = next(iter(data.train_dataloader()))
     data.cache(encode, key="abc")
     batch = next(iter(data.train_dataloader()))
@@ -159,24 +160,24 @@ def test_cached_latents_equal_encoding_the_batch(folder, tmp_path):
     def refuse(frames):
         raise AssertionError("encoded again")
 
-    again = ready(folder, symmetry=PushTMirror(), cache_dir=tmp_path / "cache")
+    again = ready(folder, symmetry=PushTMirror(), encoding=Encoding(tmp_path / "cache"))
     again.cache(refuse, key="abc")
     torch.testing.assert_close(again.latents["top"], data.latents["top"])
     assert len(list((tmp_path / "cache").iterdir())) == 1
-    other = ready(folder, cache_dir=tmp_path / "cache")
+    other = ready(folder, encoding=Encoding(tmp_path / "cache"))
     with pytest.raises(AssertionError, match="encoded again"):  # other pictures or variants need latents of their own
         other.cache(refuse, key="abc")
 
 
 def test_cache_stays_whole(folder, tmp_path, monkeypatch):
-    data = ready(folder, cache_dir=tmp_path)
+    data = ready(folder, encoding=Encoding(tmp_path))
 
     def full(tensors, path):
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(latent_cache, "save_file", full)
-    with pytest.raises(OSError, match="expected room for .* MB; free some, or leave data.cache_dir out"):
+    with pytest.raises(OSError, match="expected room for .* MB; free some, or leave data.encoding.cache_dir out"):
         data.cache(encode)
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
@@ -202,8 +203,8 @@ def test_cached_batches_come_fast(folder):
 def test_errors_tell_the_fix(folder):
     with pytest.raises(ValueError, match="val_ratio is 1.5, expected a share between 0 and 1"):
         PushT(folder, val_ratio=1.5)
-    with pytest.raises(ValueError, match="max_episodes is 1, expected at least 2"):
-        PushT(folder, max_episodes=1)
+    with pytest.raises(ValueError, match="reading.episodes is 1, expected at least 2"):
+        PushT(folder, reading=Reading(episodes=1))
     with pytest.raises(ValueError, match="fewer than batch_size=5000"):
         iter(ready(folder, batch_size=5000).train_dataloader())
 

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from uva_lightning.datamodules.base import RobotDataModule
+from uva_lightning.datamodules.reading import Reading
 from uva_lightning.datamodules.step_sampler import FixedBatchSampler, StepBatchSampler
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.types import DataSpec
@@ -65,7 +66,7 @@ class Interrupt(Callback):
 
 def fit(folder, steps, workers=0, resume=None, callbacks=(), batch_size=8, **options):
     seed_everything(0, verbose=False)
-    model, data = Model(), Counting("unused", batch_size=batch_size, workers=workers)
+    model, data = Model(), Counting("unused", batch_size=batch_size, reading=Reading(workers=workers))
     trainer = Trainer(
         max_steps=steps,
         max_epochs=-1,

@@ -73,7 +73,7 @@ def test_short_episode_is_refused_or_padded():
     ends = np.array([40, 60, 100])
     with pytest.raises(ValueError, match=r"Episode 1 has 20 steps, expected at least 24 .*allow_short_episodes=true"):
         Windows(ends)
-    padded = Windows(ends, allow_short_episodes=True)
+    padded = Windows(ends, Window(allow_short_episodes=True))
     assert len(padded) == 17 + 1 + 17
     assert padded.frame_index(np.array([17])).tolist() == [[42, 46, 50, 54, 58, 59, 59, 59]]
     with pytest.raises(ValueError, match="pads are 1 and 40 steps, expected 0 to 31"):

@@ -67,10 +67,13 @@ def functions(
     source.window = replace(source.window, pad=(0, 0))  # every frame of a window is a real one
     source.generate = None  # nothing is made up
     source.setup("validate")
+    recorded = source.store.action
+    if recorded is None:
+        raise ValueError(f"{source.path} has no actions, expected recordings of a robot; set --data to such.")
     held_out = HeldOut.of(iter(source.val_dataloader()), windows)
     policy = _policy(module, device)
     seeds = range(seed, seed + episodes)
-    rows, single = _acting(ckpt, policy, source.store.action, env, seeds, proposals)
+    rows, single = _acting(ckpt, policy, recorded, env, seeds, proposals)
     order = ("robot policy", "video model", "forward dynamics", "inverse dynamics", "policy + planner")
     rows |= video_functions(policy, held_out)
     results = {

@@ -82,7 +82,7 @@ def checks() -> Iterator[Check]:
         "disk", Path.cwd(), fail_gib=0.5, warn_gib=5, mend="free some; a run with demos takes about 2 GiB"
     )
     if Path("/dev/shm").is_dir():
-        mend = "give the container more (docker run --shm-size=8g) or set data.workers=0"
+        mend = "give the container more (docker run --shm-size=8g) or set data.reading.workers=0"
         yield check_space("shared memory", Path("/dev/shm"), fail_gib=0, warn_gib=1, mend=mend)
 
 

@@ -1,0 +1,64 @@
+"""How a data set is read and encoded: options that all datamodules share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from uva_lightning.datamodules.faults import OnError
+from uva_lightning.datamodules.pictures import Fit
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How episodes are read.
+
+    Args:
+        episodes: Use the first so many episodes only, or those with these numbers.
+        workers: Processes that fetch batches; 0 is fastest from cached latents.
+        on_error: ``stop`` at an episode that cannot be read, or ``skip`` it and say how many were.
+        fit: How pictures of another size become square: ``crop`` the middle, ``pad`` with black, or ``stretch``.
+    """
+
+    episodes: int | list[int] | None = None
+    workers: int = 0
+    on_error: OnError = "stop"
+    fit: Fit = "crop"
+
+    def __post_init__(self) -> None:
+        count = self.episodes if isinstance(self.episodes, int) else len(self.episodes or (0, 1))
+        if count < 2:
+            raise ValueError(
+                f"reading.episodes is {self.episodes}, expected at least 2: one trains, one validates; "
+                "set data.reading.episodes."
+            )
+
+    def chosen(self, episodes: int) -> list[int] | None:
+        """Name the episodes to take from so many, None for all."""
+        if isinstance(self.episodes, int):
+            return list(range(self.episodes)) if self.episodes < episodes else None
+        return self.episodes
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """When frames become latents.
+
+    Args:
+        cache_dir: Folder that keeps the latents of all frames for later runs; in memory only if not given.
+        online: Encode the frames of each batch in the step that uses them, instead of all of them before training.
+        variants: Encode each frame so many times more, under another draw of ``augment``.
+    """
+
+    cache_dir: Path | None = None
+    online: bool = False
+    variants: int = 0
+
+    def __post_init__(self) -> None:
+        if self.variants < 0:
+            raise ValueError(f"encoding.variants is {self.variants}, expected 0 or more.")
+        if self.online and (self.cache_dir is not None or self.variants):
+            raise ValueError(
+                f"encoding is online with cache_dir={self.cache_dir} and variants={self.variants}, which only matter "
+                "where latents are kept; set data.encoding.online=false, or leave the others out."
+            )
