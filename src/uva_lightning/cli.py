@@ -104,14 +104,9 @@ def _dispatch(command: str, args: list[str]) -> int:
 
 def _call(command: str, args: list[str]) -> int:
     """Run a plain function with its typed arguments as options, which may also be given in order."""
-    from jsonargparse import auto_cli
+    from uva_lightning.commands.data_source import run_command
 
-    from uva_lightning.commands.parser import CommandParser
-
-    function = _load(COMMANDS[command][0])
-    result = auto_cli(
-        function, args=args, as_positional=False, prog=f"uva {command}", parser_class=CommandParser, allow_abbrev=False
-    )
+    result = run_command(_load(COMMANDS[command][0]), args, f"uva {command}")
     return result if isinstance(result, int) else 0
 
 

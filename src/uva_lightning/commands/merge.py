@@ -28,7 +28,7 @@ def merge_configs(argv: Sequence[str]) -> list[str]:
     Raises:
         UserError: A file is no config.
     """
-    paths, rest = _split(argv)
+    paths, rest = split_configs(argv)
     if len(paths) < 2:
         return list(argv)
     notes: list[str] = []
@@ -39,7 +39,7 @@ def merge_configs(argv: Sequence[str]) -> list[str]:
         notes += [f"{path.name} changes {key}" for key in skipped]
     if notes:
         sys.stderr.write(f"uva: note: left out, as the configs before have no such entry: {'; '.join(notes)}.\n")
-    return [rest[0], "--config", str(_write(content)), *rest[1:]]
+    return [rest[0], "--config", str(write_config(content)), *rest[1:]]
 
 
 def overlay(base: Mapping[str, Any], over: Mapping[str, Any], skipped: list[str] | None = None) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _class_name(value: Any) -> str | None:
     return name if name.isidentifier() and name[0].isupper() else None
 
 
-def _split(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
+def split_configs(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Take the configs out of a command line."""
     paths, rest, takes_value = [], [], False
     for arg in argv:
@@ -112,7 +112,7 @@ def _split(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
     return paths, rest
 
 
-def _write(content: Mapping[str, Any]) -> Path:
+def write_config(content: Mapping[str, Any]) -> Path:
     """Write a file that lives as long as this process: the other ranks of a node read it too."""
     import yaml
 

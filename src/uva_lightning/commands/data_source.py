@@ -1,0 +1,86 @@
+"""Commands that work on a data set: they take it as ``uva fit`` does, with ``--config`` or ``--data``.
+
+Such a command is a plain function with an argument of type ``RobotDataModule``; its other arguments are options of
+their own: ``uva convert lerobot --config configs/libero10.yaml --data.path P --out DIR``.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from uva_lightning.commands.configs import read_config, resolve_configs
+from uva_lightning.commands.errors import UserError
+from uva_lightning.commands.merge import merge_configs, split_configs, write_config
+from uva_lightning.commands.parser import CommandParser
+
+if TYPE_CHECKING:
+    from uva_lightning.datamodules.base import RobotDataModule
+
+BASE = "uva_lightning.datamodules.base"
+DATA = "data"
+
+
+def data_from(argv: Sequence[str], prog: str = "uva") -> "RobotDataModule":
+    """Build the data set that a command line names, and nothing else.
+
+    Args:
+        argv: ``--config FILE`` (several are laid over one another), ``--data CLASS`` and ``--data.OPTION VALUE``.
+        prog: How the command is called, for messages.
+
+    Raises:
+        UserError: A config is missing, or has no ``data:``.
+    """
+    from uva_lightning.datamodules.base import RobotDataModule
+
+    def given(data: RobotDataModule) -> RobotDataModule:
+        return data
+
+    data: RobotDataModule = run_command(given, argv, prog)
+    return data
+
+
+def run_command(function: Callable[..., Any], argv: Sequence[str], prog: str) -> Any:
+    """Run a plain function with its typed arguments as options, which may also be given in order.
+
+    Args:
+        function: The command; where an argument is a ``RobotDataModule``, short class names are known, and of a
+            ``--config`` only what it says under ``data:`` is read.
+        argv: Its command line.
+        prog: How it is called, for messages.
+
+    Returns:
+        What the function returns.
+    """
+    from jsonargparse import auto_cli
+
+    def call(args: list[str]) -> Any:
+        return auto_cli(
+            function, args=args, as_positional=False, prog=prog, parser_class=CommandParser, allow_abbrev=False
+        )
+
+    if not takes_data(function):
+        return call(list(argv))
+    from uva_lightning.commands.discovery import import_components
+
+    CommandParser.left_out = import_components()
+    return call(_data_only(list(argv)))
+
+
+def takes_data(function: Callable[..., Any]) -> bool:
+    """Tell whether a command works on a data set; importing the class for the others would cost seconds."""
+    base = sys.modules.get(BASE)
+    return base is not None and base.RobotDataModule in get_type_hints(function).values()
+
+
+def _data_only(argv: list[str]) -> list[str]:
+    """Replace the configs by one that holds their ``data:`` alone: an experiment says more than the command takes."""
+    paths, rest = split_configs(resolve_configs(argv))
+    if not paths:
+        return argv
+    merged, _ = split_configs(merge_configs(["", *(f"--config={path}" for path in paths)]))
+    content = read_config(merged[0])
+    if not content.get(DATA):
+        names = ", ".join(str(path) for path in paths)
+        raise UserError(f"{names} has no '{DATA}:', expected an experiment such as configs/pusht.yaml.")
+    # first, as options are laid over it; an argument given in order may stand before it
+    return ["--config", str(write_config({DATA: content[DATA]})), *rest]
