@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -163,10 +163,11 @@ class RobotDataModule(LightningDataModule, ABC):
         frames = torch.cat([torch.from_numpy(self.store.video[camera][steps]) for camera in self.spec.cameras])
         return frames if self.symmetry is None else torch.cat([frames, self.symmetry.frames(frames)])
 
-    def training_numbers(self) -> Batch:
-        """Give ``action`` and ``state`` of all training windows, mirrored ones too; for the normalisers."""
+    def training_numbers(self, block: int = 4096) -> Iterator[Batch]:
+        """Give ``action`` and ``state`` of all training windows, mirrored ones too, in blocks; for the normalisers."""
         data = self._batches(self._train, self.symmetry)
-        return data.numbers(np.arange(len(data)))
+        for first in range(0, len(data), block):
+            yield data.numbers(np.arange(first, min(first + block, len(data))))
 
     def cache(self, encode: Encode, key: str = "") -> None:
         """Encode every frame once; batches then carry ``latents`` instead of ``video``.

@@ -5,6 +5,7 @@ import pytest
 
 from uva_lightning.datamodules.windows import Window
 from uva_lightning.metrics.comparison import LOWER, Comparison, HeldOut, action_error, psnr, video_functions
+from uva_lightning.model.fitted import fit_together
 from uva_lightning.policy.policy import UVAPolicy
 from uva_lightning.report import imagined_frames, table
 
@@ -110,10 +111,9 @@ def test_no_held_out_windows_is_an_error():
 def test_every_function_is_measured_and_shown(tiny_data, tiny_module, held_out):
     data = tiny_data()
     data.setup("fit")
-    module, numbers = tiny_module(data.spec), data.training_numbers()
+    module = tiny_module(data.spec)
     module.tokenizer.fit(data.training_frames())
-    module.actions.fit(numbers.action, numbers.state)
-    module.proprioception.fit(numbers)
+    fit_together([module.actions, module.proprioception], data.training_numbers())
     policy = UVAPolicy(module.eval())
     rows = {name: comparison.row() for name, comparison in video_functions(policy, held_out).items()}
     assert list(rows) == ["video model", "forward dynamics", "inverse dynamics"]

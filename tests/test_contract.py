@@ -12,6 +12,7 @@ import torch
 from uva_lightning.balance import Balancer, FixedWeights, LossScale
 from uva_lightning.commands.discovery import import_components
 from uva_lightning.curriculum import Curriculum, Stage
+from uva_lightning.model.fitted import fit_together
 from uva_lightning.model.heads.aggregate import Aggregator, ConvFC, ConvOri, TokenConv, TokenFC, TokenMLP
 from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, Head, Sampling, VideoHead
 from uva_lightning.model.heads.denoiser import Denoiser
@@ -129,8 +130,7 @@ def batch(seed=0, samples=SAMPLES):
 def fit(module):
     data = batch(samples=40)
     module.tokenizer.fit(torch.cat([frames.flatten(0, 1) for frames in data.video.values()]))
-    module.actions.fit(data.action, data.state)
-    module.proprioception.fit(data)
+    fit_together([module.actions, module.proprioception], [data])
     return module
 
 

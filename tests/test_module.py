@@ -10,13 +10,15 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from uva_lightning.action_space import ActionSpace
 from uva_lightning.balance import LossScale
+from uva_lightning.model.fitted import fit_together
 from uva_lightning.model.heads.aggregate import TokenMLP
 from uva_lightning.model.heads.base import ActionChunkHead
 from uva_lightning.model.heads.diffusion import GaussianDiffusion
 from uva_lightning.model.heads.flow import FlowMatching
 from uva_lightning.model.transformer import LatentTransformer
-from uva_lightning.normalize import ActionSpace, Standard
+from uva_lightning.normalize import Standard
 from uva_lightning.objectives.forward_dynamics import ForwardDynamics
 from uva_lightning.objectives.inverse_dynamics import InverseDynamics
 from uva_lightning.objectives.policy_planner import PolicyPlanner
@@ -61,10 +63,8 @@ def fitted(tiny_data, tiny_module):
     data = tiny_data(batch_size=12)
     data.setup("fit")
     module = tiny_module(data.spec, objectives=five())
-    numbers = data.training_numbers()
     module.tokenizer.fit(data.training_frames())
-    module.actions.fit(numbers.action, numbers.state)
-    module.proprioception.fit(numbers)
+    fit_together([module.actions, module.proprioception], data.training_numbers())
     torch.manual_seed(0)
     for parameter in module.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape)

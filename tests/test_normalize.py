@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from uva_lightning.normalize import ActionSpace, Columns, Identity, Limits, Standard
+from uva_lightning.normalize import Columns, Identity, Limits, Quantiles, Standard
 
 VALUES = torch.tensor([[0.0, 5.0, -1.0], [10.0, 5.0, 1.0], [4.0, 5.0, 3.0]])
 
@@ -18,7 +18,7 @@ def fitted(normalizer, values=VALUES):
     return normalizer
 
 
-@pytest.mark.parametrize("kind", [Limits, Standard])
+@pytest.mark.parametrize("kind", [Limits, Quantiles, Standard])
 class TestBoth:
     def test_decode_undoes_encode(self, kind):
         normalizer, values = fitted(kind()), torch.randn(2, 7, 3) * 10
@@ -100,41 +100,76 @@ def test_mistakes_in_normalizers_are_told():
         Limits(smallest_range=0)
 
 
-class TestActionSpace:
-    state = {"agent": torch.tensor([[[1.0, 2.0], [100.0, 200.0]], [[0.0, 0.0], [-50.0, 10.0]]])}
-    motion = torch.tensor([[[1.0, 2.0], [3.0, -4.0]], [[0.5, 0.0], [-3.0, 4.0]]])
+class TestQuantiles:
+    def test_map_the_two_to_minus_one_and_one_and_outliers_beyond(self):
+        values = torch.arange(1001.0)[:, None] * torch.tensor([1.0, -3.0])
+        values[0] = torch.tensor([-1e6, 1e6])  # one outlier of a thousand values
+        encoded = fitted(Quantiles(), values).encode(values)
+        assert encoded[10] == pytest.approx(torch.tensor([-1.0, 1.0]), abs=1e-5)
+        assert encoded[990] == pytest.approx(torch.tensor([1.0, -1.0]), abs=1e-5)
+        assert encoded[0].abs().min() > 600
 
-    def relative(self):
-        space = ActionSpace(Limits(), relative_to="agent")
-        space.fit(self.motion + self.state["agent"][:, -1:], self.state)
-        return space
+    def test_of_zero_and_one_are_the_limits(self):
+        values = torch.randn(500, 3)
+        assert torch.allclose(fitted(Quantiles(0, 1), values).encode(values), fitted(Limits(), values).encode(values))
 
-    def test_actions_are_motions_from_the_latest_state(self):
-        encoded = self.relative().encode(self.motion + self.state["agent"][:, -1:], self.state)
-        assert torch.allclose(encoded, fitted(Limits(), self.motion.flatten(0, 1)).encode(self.motion), atol=1e-5)
+    @pytest.mark.parametrize("shares", [(0.5, 0.5), (-0.1, 0.9), (0.1, 1.1), (0.9, 0.1)])
+    def test_must_be_two_shares(self, shares):
+        with pytest.raises(ValueError, match=f"The quantiles are {shares[0]} and {shares[1]}, expected 0 <= low < hi"):
+            Quantiles(*shares)
 
-    def test_the_same_motion_elsewhere_is_the_same(self):
-        space, elsewhere = self.relative(), {"agent": self.state["agent"] + 1000}
-        here = space.encode(self.motion + self.state["agent"][:, -1:], self.state)
-        assert torch.allclose(space.encode(self.motion + elsewhere["agent"][:, -1:], elsewhere), here, atol=1e-3)
 
-    def test_decode_undoes_encode(self):
-        space, action = self.relative(), torch.randn(2, 2, 2) * 50
-        assert torch.allclose(space.decode(space.encode(action, self.state), self.state), action, atol=1e-3)
+@pytest.mark.parametrize(
+    "make",
+    [
+        Identity,
+        Limits,
+        lambda: Limits(offset=False),
+        Standard,
+        Quantiles,
+        lambda: Columns([1, 2], [Standard(), Limits()]),
+    ],
+)
+def test_blocks_give_what_the_whole_gives(make):
+    values = torch.randn(1000, 3) * torch.tensor([1e-3, 1.0, 50.0]) + torch.tensor([0.0, 1e3, -7.0])
+    blocks = (values[first : first + 77] for first in range(0, 1000, 77))
+    whole = fitted(make(), values).state()
+    for name, value in fitted(make(), blocks).state().items():
+        assert torch.allclose(value, whole[name], rtol=1e-6, atol=0), name
+        assert value.dtype == torch.float32
 
-    def test_absolute_actions_do_not_depend_on_the_state(self):
-        space = ActionSpace(Limits())
-        space.fit(self.motion, self.state)
-        assert space.encode(self.motion, self.state).equal(space.encode(self.motion, {}))
-        assert torch.allclose(space.decode(space.encode(self.motion, {}), {}), self.motion, atol=1e-6)
 
-    @pytest.mark.parametrize("state", [{}, {"arm": torch.zeros(2, 2, 2)}, {"agent": torch.zeros(2, 2, 7)}])
-    def test_a_state_that_cannot_be_subtracted_is_named(self, state):
-        with pytest.raises(ValueError, match="Actions of width 2 cannot be relative to 'agent'"):
-            self.relative().encode(self.motion, state)
+def test_nothing_changes_before_the_last_block():
+    normalizer = fitted(Limits())
+    before = normalizer.encode(VALUES)
+    normalizer.begin()
+    normalizer.update(VALUES * 10)
+    assert normalizer.encode(VALUES).equal(before)
+    normalizer.finish()
+    assert not normalizer.encode(VALUES).equal(before)
 
-    def test_the_state_makes_an_equal_one(self):
-        space, other = self.relative(), ActionSpace(Limits(), relative_to="agent")
-        other.load_state(space.state())
-        assert other.fitted
-        assert other.encode(self.motion, self.state).equal(space.encode(self.motion, self.state))
+
+@pytest.mark.parametrize("make", [Identity, Limits, Standard, Quantiles, lambda: Columns([3], [Limits()])])
+class TestBadValues:
+    def test_none_at_all(self, make):
+        for nothing in ([], [torch.zeros(0, 3)], torch.zeros(0, 3)):
+            with pytest.raises(ValueError, match="given 0 values, expected at least one"):
+                make().fit(nothing)
+
+    @pytest.mark.parametrize("number", [float("nan"), float("inf")])
+    def test_not_finite(self, make, number):
+        normalizer, values = make(), VALUES.clone()
+        values[1, 2] = number
+        normalizer.begin()
+        with pytest.raises(ValueError, match="'gripper' has NaN or infinity 1 times, most in dimension 2"):
+            normalizer.update(values, "gripper")
+        assert not normalizer.fitted
+
+    def test_of_two_widths(self, make):
+        with pytest.raises(ValueError, match="A block of 'values' is 2 wide, expected 3 as the blocks before it"):
+            make().fit([VALUES, VALUES[:, :2]])
+
+
+def test_a_single_value_is_a_constant():
+    for make in (Limits, Standard, Quantiles):
+        assert fitted(make(), VALUES[:1]).encode(VALUES[:1]).tolist() == [[0.0, 0.0, 0.0]]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from uva_lightning.envs import goal_score
+from uva_lightning.model.fitted import fit_together
 from uva_lightning.policy.planner import Planner
 from uva_lightning.policy.policy import UVAPolicy
 
@@ -15,10 +16,9 @@ from uva_lightning.policy.policy import UVAPolicy
 def module(tiny_data, tiny_module):
     data = tiny_data()
     data.setup("fit")
-    module, numbers = tiny_module(data.spec), data.training_numbers()
+    module = tiny_module(data.spec)
     module.tokenizer.fit(data.training_frames())
-    module.actions.fit(numbers.action, numbers.state)
-    module.proprioception.fit(numbers)
+    fit_together([module.actions, module.proprioception], data.training_numbers())
     return module.eval()
 
 

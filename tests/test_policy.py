@@ -10,6 +10,7 @@ import torch
 
 from uva_lightning.datamodules.instructions import RandomInstructions
 from uva_lightning.datamodules.windows import Window
+from uva_lightning.model.fitted import fit_together
 from uva_lightning.model.heads.aggregate import ConvFC
 from uva_lightning.model.heads.base import ActionHead
 from uva_lightning.model.heads.flow import FlowMatching
@@ -24,10 +25,9 @@ CHUNK, FRAMES = (16, 2), (2, 96, 96, 3)
 def module(tiny_data, tiny_module):
     data = tiny_data()
     data.setup("fit")
-    module, numbers = tiny_module(data.spec), data.training_numbers()
+    module = tiny_module(data.spec)
     module.tokenizer.fit(data.training_frames())
-    module.actions.fit(numbers.action, numbers.state)
-    module.proprioception.fit(numbers)
+    fit_together([module.actions, module.proprioception], data.training_numbers())
     rng = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng)

@@ -3,6 +3,7 @@
 import pytest
 
 from uva_lightning.datamodules.pusht import PushT
+from uva_lightning.model.fitted import fit_together
 from uva_lightning.proprioception import Proprioception
 
 
@@ -13,8 +14,7 @@ def test_an_unused_entry_is_no_modality(tiny_data, tiny_module):
     assert "agent" not in module.transformer.streams
     batch = next(iter(data.train_dataloader()))
     module.tokenizer.fit(data.training_frames())
-    module.actions.fit(batch.action, batch.state)
-    module.proprioception.fit(batch)
+    fit_together([module.actions, module.proprioception], [batch])
     assert "agent" not in module.tokens(batch)
     assert module.losses(batch, 0)[1]
 

@@ -25,6 +25,7 @@ from uva_lightning.commands.rollout import rollout, summary
 from uva_lightning.datamodules.pusht import PushT
 from uva_lightning.envs.pusht_expert import PushTExpert
 from uva_lightning.metrics.intervals import bootstrap_mean, wilson
+from uva_lightning.model.fitted import fit_together
 from uva_lightning.results import write_json
 from uva_lightning.rollouts import (
     FIRST_TEST_SEED,
@@ -247,11 +248,9 @@ def checkpoint(tmp_path_factory, tiny_data):
 
     data = tiny_data()
     data.setup("fit")
-    numbers = data.training_numbers()
     module, _ = build(CONFIG)
     module.tokenizer.fit(data.training_frames())
-    module.actions.fit(numbers.action, numbers.state)
-    module.proprioception.fit(numbers)
+    fit_together([module.actions, module.proprioception], data.training_numbers())
     content = {"config": CONFIG, "state_dict": module.state_dict()}
     module.on_save_checkpoint(content)
     path = tmp_path_factory.mktemp("run") / "checkpoints/last.ckpt"

@@ -11,6 +11,7 @@ import yaml
 
 from uva_lightning.cli import main
 from uva_lightning.model.checkpoint import load_module
+from uva_lightning.model.fitted import fit_together
 from uva_lightning.model.start import StartFrom
 from uva_lightning.types import Batch, Visible
 
@@ -43,9 +44,7 @@ def source(tiny_data, tiny_module, tmp_path):
         for parameter in module.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     module.tokenizer.fit(data.training_frames())
-    numbers = data.training_numbers()
-    module.actions.fit(numbers.action, numbers.state)
-    module.proprioception.fit(numbers)
+    fit_together([module.actions, module.proprioception], data.training_numbers())
     checkpoint = {"config": "model: {}", "state_dict": module.state_dict()}
     module.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, tmp_path / "source.ckpt")

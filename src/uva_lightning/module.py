@@ -10,15 +10,16 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from uva_lightning.action_space import ActionSpace
 from uva_lightning.balance import Balancer, FixedWeights, Terms, split_terms
 from uva_lightning.metrics.window import WindowMeans
-from uva_lightning.model.fitted import Fitted
+from uva_lightning.model.fitted import Fitted, fit_together
 from uva_lightning.model.heads.base import Head
 from uva_lightning.model.start import StartFrom
 from uva_lightning.model.streams import Shape
 from uva_lightning.model.tokenizers.base import Tokenizer
 from uva_lightning.model.transformer import LatentTransformer
-from uva_lightning.normalize import ActionSpace, Limits
+from uva_lightning.normalize import Limits
 from uva_lightning.objective import Objective
 from uva_lightning.optim import AdamWCosine
 from uva_lightning.proprioception import Proprioception
@@ -248,10 +249,9 @@ class UVAModule(LightningModule):
             self.start.apply(self, self._fitted())
         if not self.tokenizer.fitted:
             self.tokenizer.fit(data.training_frames())
-        chunks = data.training_numbers()
-        if not self.actions.fitted:
-            self.actions.fit(chunks.action, chunks.state)
-        self.proprioception.fit(chunks)
+        parts = (self.actions, self.proprioception)
+        if unfitted := [part for part in parts if not part.fitted]:
+            fit_together(unfitted, data.training_numbers())
         if self.trainer.world_size > 1:  # eigenvectors may differ in sign between machines
             for part in self._fitted().values():
                 part.load_state(self.trainer.strategy.broadcast(part.state()))

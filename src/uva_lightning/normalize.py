@@ -3,26 +3,94 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from uva_lightning.model.fitted import Fitted
+from uva_lightning.summaries import Extremes, Moments, Ranks
 
 SMALLEST_RANGE = 1e-4
 """Range below which UVA takes a dimension for constant."""
 
 
 class Normalizer(Fitted):
-    """An affine map per dimension, ``x * scale + offset``."""
+    """An affine map per dimension, ``x * scale + offset``, chosen from values that pass by once, in blocks."""
 
     def __init__(self) -> None:
         self._scale = self._offset = torch.empty(0)
+        self._count = self._width = 0
+
+    def fit(self, blocks: Tensor | Iterable[Tensor]) -> None:
+        """Choose scale and offset from f32[n, w], whole or in blocks.
+
+        Raises:
+            ValueError: There are no values, one is not finite, or blocks differ in width.
+        """
+        self.begin()
+        for block in (blocks,) if isinstance(blocks, Tensor) else blocks:
+            self.update(block)
+        self.finish()
+
+    def begin(self) -> None:
+        """Start to gather; several normalisers that are fitted side by side read the data once."""
+        self._count = self._width = 0
+        self._begin()
+
+    def update(self, values: Tensor, name: str = "values") -> None:
+        """Gather f32[n, w]; the map stays as it is until ``finish``.
+
+        Args:
+            values: In physical units, any number of rows.
+            name: What they are, for the message.
+
+        Raises:
+            ValueError: A number is not finite, or the width is not that of the block before.
+        """
+        if not len(values):
+            return
+        if self._count and values.shape[-1] != self._width:
+            raise ValueError(
+                f"A block of '{name}' is {values.shape[-1]} wide, expected {self._width} as the blocks before it; "
+                "normalise data of one kind together."
+            )
+        if (bad := (~torch.isfinite(values)).sum(dim=0)).any():
+            column = int(bad.argmax())
+            raise ValueError(
+                f"'{name}' has NaN or infinity {int(bad.sum())} times, most in dimension {column}, expected finite "
+                "numbers; repair or remove these episodes."
+            )
+        self._count, self._width = self._count + len(values), values.shape[-1]
+        self._add(values)
+
+    def finish(self) -> None:
+        """Choose scale and offset from what was gathered.
+
+        Raises:
+            ValueError: Nothing was.
+        """
+        if not self._count:
+            raise ValueError("A normaliser was given 0 values, expected at least one; fit it to training data.")
+        self._scale, self._offset = self._choose()
+        self._begin()  # forget
+
+    @property
+    def count(self) -> int:
+        """Rows gathered since ``begin``."""
+        return self._count
 
     @abstractmethod
-    def fit(self, values: Tensor) -> None:
-        """Choose scale and offset from f32[n, w]."""
+    def _begin(self) -> None:
+        """Forget what was gathered."""
+
+    @abstractmethod
+    def _add(self, values: Tensor) -> None:
+        """Gather finite f32[n, w]."""
+
+    @abstractmethod
+    def _choose(self) -> tuple[Tensor, Tensor]:
+        """Give scale and offset, f32[w]."""
 
     @property
     def fitted(self) -> bool:
@@ -62,9 +130,14 @@ class Normalizer(Fitted):
 class Identity(Normalizer):
     """Leave the numbers as they are, as UVA does with rotations and grippers."""
 
-    def fit(self, values: Tensor) -> None:
-        """See the base class; only the width is learnt."""
-        self._scale, self._offset = torch.ones(values.shape[-1]), torch.zeros(values.shape[-1])
+    def _begin(self) -> None:
+        """Nothing is gathered."""
+
+    def _add(self, values: Tensor) -> None:
+        """Only the width is learnt."""
+
+    def _choose(self) -> tuple[Tensor, Tensor]:
+        return torch.ones(self._width), torch.zeros(self._width)
 
 
 class Limits(Normalizer):
@@ -78,22 +151,52 @@ class Limits(Normalizer):
 
     def __init__(self, smallest_range: float = SMALLEST_RANGE, offset: bool = True) -> None:
         super().__init__()
-        if smallest_range <= 0:
-            raise ValueError(f"smallest_range is {smallest_range}, expected a positive number; UVA has 1e-4.")
-        self.smallest_range, self.offset = smallest_range, offset
+        self.smallest_range, self.offset = _positive(smallest_range), offset
 
-    def fit(self, values: Tensor) -> None:
-        """See the base class."""
-        low, high = values.amin(dim=0), values.amax(dim=0)
+    def _begin(self) -> None:
+        self._seen = Extremes()
+
+    def _add(self, values: Tensor) -> None:
+        self._seen.add(values)
+
+    def _choose(self) -> tuple[Tensor, Tensor]:
+        low, high = self._seen.low, self._seen.high
         if self.offset:
-            constant = high - low < self.smallest_range
-            self._scale = torch.where(constant, 1.0, 2.0 / (high - low).clamp(min=self.smallest_range))
-            self._offset = torch.where(constant, -low, -1.0 - low * self._scale)
-        else:
-            largest = torch.maximum(low.abs(), high.abs())
-            none = largest < self.smallest_range
-            self._scale = torch.where(none, 1.0, 1.0 / largest.clamp(min=self.smallest_range))
-            self._offset = torch.zeros_like(low)
+            return _to_unit(low, high, self.smallest_range)
+        largest = torch.maximum(low.abs(), high.abs())
+        none = largest < self.smallest_range
+        return torch.where(none, 1.0, 1.0 / largest.clamp(min=self.smallest_range)), torch.zeros_like(low)
+
+
+class Quantiles(Normalizer):
+    """Map the range between two quantiles of each dimension to [-1, 1], so that rare outliers do not squeeze the rest.
+
+    Values outside go beyond [-1, 1]: a head that clips what it denoises clips them. A dimension that hardly ever leaves
+    one value, such as a gripper, may count as constant; use ``Limits`` for it.
+
+    Args:
+        low: Share of the values that may lie below -1.
+        high: Share of the values that lie below 1.
+        smallest_range: A dimension of a smaller range between the two counts as constant: its low end becomes 0.
+    """
+
+    def __init__(self, low: float = 0.01, high: float = 0.99, smallest_range: float = SMALLEST_RANGE) -> None:
+        super().__init__()
+        if not 0 <= low < high <= 1:
+            raise ValueError(
+                f"The quantiles are {low} and {high}, expected 0 <= low < high <= 1, such as 0.01 and 0.99."
+            )
+        self.low, self.high, self.smallest_range = low, high, _positive(smallest_range)
+
+    def _begin(self) -> None:
+        self._seen = Ranks()
+
+    def _add(self, values: Tensor) -> None:
+        self._seen.add(values)
+
+    def _choose(self) -> tuple[Tensor, Tensor]:
+        low, high = self._seen.quantile(self.low), self._seen.quantile(self.high)
+        return _to_unit(low, high, self.smallest_range)
 
 
 class Standard(Normalizer):
@@ -106,16 +209,18 @@ class Standard(Normalizer):
 
     def __init__(self, smallest_range: float = SMALLEST_RANGE, offset: bool = True) -> None:
         super().__init__()
-        if smallest_range <= 0:
-            raise ValueError(f"smallest_range is {smallest_range}, expected a positive number; UVA has 1e-4.")
-        self.smallest_range, self.offset = smallest_range, offset
+        self.smallest_range, self.offset = _positive(smallest_range), offset
 
-    def fit(self, values: Tensor) -> None:
-        """See the base class."""
-        std = values.std(dim=0)
-        smallest = self.smallest_range
-        self._scale = torch.where(std < smallest, 1.0, 1.0 / std.clamp(min=smallest))
-        self._offset = -values.mean(dim=0) * self._scale * float(self.offset)
+    def _begin(self) -> None:
+        self._seen = Moments()
+
+    def _add(self, values: Tensor) -> None:
+        self._seen.add(values)
+
+    def _choose(self) -> tuple[Tensor, Tensor]:
+        std, smallest = self._seen.std, self.smallest_range
+        scale = torch.where(std < smallest, 1.0, 1.0 / std.clamp(min=smallest))
+        return scale.float(), (-self._seen.mean * scale * float(self.offset)).float()
 
 
 class Columns(Normalizer):
@@ -134,90 +239,34 @@ class Columns(Normalizer):
             )
         self.widths, self.parts = widths, parts
 
-    def fit(self, values: Tensor) -> None:
-        """See the base class.
+    def _begin(self) -> None:
+        for part in self.parts:
+            part.begin()
 
-        Raises:
-            ValueError: The widths do not add up to that of the values.
-        """
+    def _add(self, values: Tensor) -> None:
         if sum(self.widths) != values.shape[-1]:
             raise ValueError(
                 f"Columns has the widths {self.widths}, together {sum(self.widths)}, but the values are "
                 f"{values.shape[-1]} wide; mend its widths."
             )
         for part, columns in zip(self.parts, values.split(self.widths, dim=-1), strict=True):
-            part.fit(columns)
+            part.update(columns)
+
+    def _choose(self) -> tuple[Tensor, Tensor]:
+        for part in self.parts:
+            part.finish()
         states = [part.state() for part in self.parts]
-        self._scale = torch.cat([state["scale"] for state in states])
-        self._offset = torch.cat([state["offset"] for state in states])
+        return torch.cat([state["scale"] for state in states]), torch.cat([state["offset"] for state in states])
 
 
-class ActionSpace(Fitted):
-    """How the model sees actions.
+def _positive(smallest_range: float) -> float:
+    if smallest_range <= 0:
+        raise ValueError(f"smallest_range is {smallest_range}, expected a positive number; UVA has 1e-4.")
+    return smallest_range
 
-    Args:
-        normalizer: Map to the model's numbers, which heads denoise.
-        relative_to: Proprioception entry whose latest value is subtracted first, e.g. ``agent``: a chunk is then a
-            motion from here, the same wherever it starts. None keeps actions as they are, as UVA does for Push-T.
-        place: Also show the actions as recorded, by this map, to the transformer: where a motion ends up matters to
-            forward dynamics, and needs no adding up then. None shows what is denoised and nothing else, as UVA.
-    """
 
-    def __init__(self, normalizer: Normalizer, relative_to: str | None = None, place: Normalizer | None = None) -> None:
-        self.normalizer, self.relative_to, self.place = normalizer, relative_to, place
-
-    def shown(self, action_dim: int) -> int:
-        """Width of what the transformer sees of an action of ``action_dim`` numbers."""
-        return action_dim if self.place is None else 2 * action_dim
-
-    def fit(self, action: Tensor, state: Mapping[str, Tensor]) -> None:
-        """Fit to chunks f32[n, h, a] and the proprioception at their start."""
-        self.normalizer.fit((action - self._origin(action, state)).flatten(0, 1))
-        if self.place is not None:
-            self.place.fit(action.flatten(0, 1))
-
-    def encode(self, action: Tensor, state: Mapping[str, Tensor]) -> Tensor:
-        """Normalise f32[b, h, a] given f32[b, t, p] per proprioception entry.
-
-        Returns:
-            f32[b, h, w]; the first ``a`` numbers are what heads denoise.
-        """
-        denoised = self.normalizer.encode(action - self._origin(action, state))
-        return denoised if self.place is None else torch.cat((denoised, self.place.encode(action)), dim=-1)
-
-    def decode(self, action: Tensor, state: Mapping[str, Tensor]) -> Tensor:
-        """Undo ``encode`` for what heads denoise, f32[b, h, a]."""
-        return self.normalizer.decode(action) + self._origin(action, state)
-
-    @property
-    def fitted(self) -> bool:
-        """Whether the normalisers are."""
-        return all(part.fitted for part in self._parts().values())
-
-    def state(self) -> dict[str, Tensor]:
-        """See the base class."""
-        return {f"{name}.{key}": value for name, part in self._parts().items() for key, value in part.state().items()}
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """See the base class."""
-        for name, part in self._parts().items():
-            part.load_state({key: state[f"{name}.{key}"] for key in ("scale", "offset")})
-
-    def to(self, device: torch.device) -> None:
-        """See the base class."""
-        for part in self._parts().values():
-            part.to(device)
-
-    def _parts(self) -> dict[str, Normalizer]:
-        return {"normalizer": self.normalizer, **({} if self.place is None else {"place": self.place})}
-
-    def _origin(self, action: Tensor, state: Mapping[str, Tensor]) -> Tensor:
-        if self.relative_to is None:
-            return torch.zeros((), device=action.device)
-        if self.relative_to not in state or state[self.relative_to].shape[-1] != action.shape[-1]:
-            found = {name: value.shape[-1] for name, value in state.items()}
-            raise ValueError(
-                f"Actions of width {action.shape[-1]} cannot be relative to '{self.relative_to}': the proprioception "
-                f"has widths {found}; set relative_to to an entry of the same width, or to null."
-            )
-        return state[self.relative_to][:, -1:]
+def _to_unit(low: Tensor, high: Tensor, smallest_range: float) -> tuple[Tensor, Tensor]:
+    """Map low to -1 and high to 1; a range that is too small keeps its unit and begins at 0."""
+    constant = high - low < smallest_range
+    scale = torch.where(constant, 1.0, 2.0 / (high - low).clamp(min=smallest_range))
+    return scale, torch.where(constant, -low, -1.0 - low * scale)

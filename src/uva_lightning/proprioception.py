@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from uva_lightning.model.fitted import Fitted
+from uva_lightning.model.fitted import FittedOnBatches, rows_with
 from uva_lightning.normalize import Limits, Normalizer
 from uva_lightning.types import FUTURE, Batch, DataSpec
 
 
-class Proprioception(Fitted):
+class Proprioception(FittedOnBatches):
     """Group the proprioception entries of the data into modalities of the model.
 
     Args:
@@ -34,6 +34,7 @@ class Proprioception(Fitted):
     ) -> None:
         self.unused = tuple(unused)
         self.streams, self.targets, self.normalizers = streams or {}, predicts or {}, normalizers or {}
+        self._unfitted: dict[str, Normalizer] = {}
         if wrong := [name for name in self.targets if not name.startswith(FUTURE)]:
             raise ValueError(f"proprioception.predicts names '{wrong[0]}', expected '{FUTURE}{wrong[0]}'; rename it.")
 
@@ -73,11 +74,23 @@ class Proprioception(Fitted):
         """Width and steps of every modality that is only predicted."""
         return {name: (self._width(group), self.spec.horizon) for name, group in self.targets.items()}
 
-    def fit(self, batch: Batch) -> None:
-        """Fit the normalisers that are not fitted yet to the proprioception of all training windows."""
-        for entry, normalizer in self.normalizers.items():
-            if not normalizer.fitted:
-                normalizer.fit(batch.state[entry].flatten(0, 1))
+    def begin(self) -> None:
+        """Start to gather for the normalisers that are not fitted yet."""
+        self._unfitted = {entry: part for entry, part in self.normalizers.items() if not part.fitted}
+        for part in self._unfitted.values():
+            part.begin()
+
+    def update(self, batch: Batch) -> None:
+        """Gather the entries that a batch has, of the samples that have them."""
+        for entry, part in self._unfitted.items():
+            if entry in batch.state:
+                part.update(rows_with(batch, entry, batch.state[entry]).flatten(0, 1), entry)
+
+    def finish(self) -> None:
+        """Choose; an entry that no sample has stays unfitted, as there is nothing to map."""
+        for part in self._unfitted.values():
+            if part.count:
+                part.finish()
 
     def encode(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
         """Normalise what a batch has: f32[b, n, w] by modality; what it lacks becomes zeros, which nothing may see."""

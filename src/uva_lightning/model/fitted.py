@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from uva_lightning.types import Batch
 
 
 class Fitted(ABC):
@@ -35,3 +38,41 @@ class Fitted(ABC):
     @abstractmethod
     def to(self, device: torch.device) -> None:
         """Move in place."""
+
+
+class FittedOnBatches(Fitted):
+    """What is fitted to the numbers of the training batches as they pass by."""
+
+    def fit(self, batches: Iterable[Batch]) -> None:
+        """Fit to all training windows, given in batches of numbers in physical units."""
+        fit_together([self], batches)
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Start to gather."""
+
+    @abstractmethod
+    def update(self, batch: Batch) -> None:
+        """Gather from a batch; nothing changes until ``finish``."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Choose from what was gathered."""
+
+
+def fit_together(parts: Iterable[FittedOnBatches], batches: Iterable[Batch]) -> None:
+    """Fit all parts in one pass over the data, of which one batch is in memory at a time."""
+    parts = list(parts)
+    for part in parts:
+        part.begin()
+    for batch in batches:
+        for part in parts:
+            part.update(batch)
+    for part in parts:
+        part.finish()
+
+
+def rows_with(batch: Batch, name: str, values: Tensor) -> Tensor:
+    """Leave out the samples that do not have a modality: what they carry in its place are no values."""
+    present = batch.present.get(name)
+    return values if present is None or bool(present.all()) else values[present]
