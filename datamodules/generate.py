@@ -61,12 +61,13 @@ class RandomEpisodes(EpisodeMaker):
         episodes: Episodes of each recording.
         steps: Steps of an episode.
         seed: Seed of everything.
+        jpeg_xl: Store pictures as UMI does: JPEG XL, each in a chunk of its own; needs imagecodecs.
     """
 
-    def __init__(self, episodes: int = 4, steps: int = 48, seed: int = 0) -> None:
+    def __init__(self, episodes: int = 4, steps: int = 48, seed: int = 0, jpeg_xl: bool = False) -> None:
         if episodes < 2 or steps < 1:
             raise ValueError(f"There are {episodes} episodes of {steps} steps, expected at least 2 of at least 1.")
-        self.episodes, self.steps, self.seed = episodes, steps, seed
+        self.episodes, self.steps, self.seed, self.jpeg_xl = episodes, steps, seed, jpeg_xl
 
     def __call__(self, path: Path, data: RobotDataModule) -> None:
         """See the base class; whatever is at ``path`` is left alone.
@@ -106,7 +107,13 @@ class RandomEpisodes(EpisodeMaker):
         pictures = {name: self._pictures(rng, data.facts.image_size) for name in fields.video.values()}
         arrays: dict[str, NDArray[Any]] = {**pictures, **self._numbers(rng, data)}
         for name, values in arrays.items():
-            root.create_array(f"data/{name}", data=values, chunks=(min(len(values), 16), *values.shape[1:]))
+            packed = self.jpeg_xl and name in pictures
+            root.create_array(
+                f"data/{name}",
+                data=values,
+                chunks=(1 if packed else min(len(values), 16), *values.shape[1:]),
+                compressors=_jpeg_xl() if packed else "auto",
+            )
         root.create_array("meta/episode_ends", data=np.arange(1, self.episodes + 1) * self.steps)
         if fields.instructions is not None:
             sentences = [f"made-up task {number % 2}" for number in range(self.episodes)]
@@ -137,3 +144,12 @@ class RandomEpisodes(EpisodeMaker):
             light = np.einsum("ky,kx,kc->yxc", near[:, 0], near[:, 1], colours)
             picture[:] = np.clip(100 + 60 * axis[:, None, None] + light, 0, 255)
         return pictures
+
+
+def _jpeg_xl() -> Any:
+    try:
+        from imagecodecs.numcodecs import Jpegxl, register_codecs
+    except ImportError as error:
+        raise ImportError(f"Writing JPEG XL needs imagecodecs ({error}); pip install 'uva_lightning[data]'.") from error
+    register_codecs(verbose=False)
+    return Jpegxl(level=99)

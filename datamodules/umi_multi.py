@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.datamodules.fields import Fields, Range
-from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.datamodules.transform import WindowTransform
-from uva_lightning.datamodules.umi import UMI, read_umi
+from uva_lightning.datamodules.umi import UMI
+from uva_lightning.datamodules.umi_recordings import UMIRecordings
 from uva_lightning.types import DataSpec
 
 SUFFIXES = (".zarr", ".zarr.zip")
 
 
-class UMIMulti(RobotDataModule):
+class UMIMulti(UMIRecordings):
     """Cups, towels and mice of UMI: ``path`` is a folder with one recording per task, folder or ``.zarr.zip``.
 
-    See ``UMI`` for what the recordings hold and what is not done. UVA takes 500 episodes of each task, named by a list
+    See ``UMI`` for what the recordings hold. UVA takes 500 episodes of each task, named by a list
     that was not published; here it is all of them.
     """
 
@@ -31,6 +29,7 @@ class UMIMulti(RobotDataModule):
         "mouse_arrangement_0": "pick up the mouse and place it on the mouse pad",
     }
     """UVA's instruction for each recording, by its name without suffix."""
+    grippers: ClassVar[tuple[str, ...]] = UMI.grippers
     facts: ClassVar[DataSpec] = UMI.facts
     recorded: ClassVar[DataSpec | None] = UMI.recorded
     fields: ClassVar[Mapping[str, Fields]] = UMI.fields
@@ -39,17 +38,11 @@ class UMIMulti(RobotDataModule):
 
     def recordings(self) -> Sequence[Path]:
         """Name one recording per task, in the order of ``tasks``."""
-        return [self._recording(name) for name in self.tasks]
+        return [next((path for path in paths if path.exists()), paths[0]) for paths in map(self._paths, self.tasks)]
 
-    def read(self) -> EpisodeStore:
-        """Read all recordings, one after another."""
-        parts = [
-            replace(store, instructions=[sentence] * store.episodes)
-            for path, sentence in zip(self.recordings(), self.tasks.values(), strict=True)
-            for store in (read_umi(path, self.faults),)
-        ]
-        return EpisodeStore.joined(parts)
+    def told(self, recording: Path) -> str | None:
+        """Give UVA's sentence of the task."""
+        return self.tasks[recording.name.partition(".")[0]]
 
-    def _recording(self, name: str) -> Path:
-        paths = [self.path / f"{name}{suffix}" for suffix in SUFFIXES]
-        return next((path for path in paths if path.exists()), paths[0])
+    def _paths(self, name: str) -> list[Path]:
+        return [self.path / f"{name}{suffix}" for suffix in SUFFIXES]

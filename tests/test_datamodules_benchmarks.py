@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -17,8 +15,9 @@ from uva_lightning.datamodules.pusht import PushT
 from uva_lightning.datamodules.pusht_m import PushTM
 from uva_lightning.datamodules.rows import Rows
 from uva_lightning.datamodules.toolhang import ToolHang
-from uva_lightning.datamodules.umi import UMI, RelativePoses, read_umi
+from uva_lightning.datamodules.umi import UMI
 from uva_lightning.datamodules.umi_multi import UMIMulti
+from uva_lightning.datamodules.umi_poses import RelativePoses
 from uva_lightning.datamodules.windows import Window
 from uva_lightning.rotations import from_axis_angle, to_six
 
@@ -169,44 +168,6 @@ def test_noise_on_the_start_pose_is_drawn_anew_and_repeatable(tmp_path):
     torch.testing.assert_close(rotation(5), batches[torch.arange(4)].state["eef_rot_wrt_start"])
 
 
-def test_tasks_of_umi_have_their_instructions(tmp_path):
-    data = ready(UMIMulti, tmp_path / "set", window=UMI_WINDOW, text=RandomInstructions())
-    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [
-        f"{name}.zarr" for name in sorted(UMIMulti.tasks)
-    ]
-    store = data.store
-    assert store.instructions == [sentence for sentence in UMIMulti.tasks.values() for _ in range(2)]
-    towel = read_umi(tmp_path / "set/towel_folding_0.zarr")
-    np.testing.assert_array_equal(store.select([2, 3]).action, towel.action)
-    (tmp_path / "set/towel_folding_0.zarr").rename(tmp_path / "set/other.zarr")
-    with pytest.raises(FileNotFoundError, match=r"no dataset at .*towel_folding_0\.zarr"):
-        UMIMulti(tmp_path / "set").setup("fit")
-
-
-def test_pictures_stored_as_jpeg_xl(tmp_path):
-    """UMI's own format."""
-    codecs = pytest.importorskip("imagecodecs.numcodecs")
-    ready(UMI, tmp_path / "set.zarr", window=UMI_WINDOW)
-    codecs.register_codecs(verbose=False)
-    root = zarr.open_group(tmp_path / "set.zarr", mode="a")
-    pictures = root["data/camera0_rgb"][:]
-    del root["data/camera0_rgb"]
-    codec = codecs.Jpegxl(level=99)
-    root.create_array("data/camera0_rgb", data=pictures, chunks=(1, 224, 224, 3), compressors=codec)
-    assert json.loads((tmp_path / "set.zarr/data/camera0_rgb/.zarray").read_text())["compressor"]["id"].endswith("xl")
-    read = read_umi(tmp_path / "set.zarr").video["camera0"]
-    assert np.abs(read.astype(int) - pictures).mean() < 3
-
-
 def test_rates_follow_from_the_window():
     assert UMI("nowhere", window=UMI_WINDOW).spec.rate_hz == pytest.approx(19.98)
     assert UMI("nowhere", window=replace(UMI_WINDOW, every=1)).spec.rate_hz == pytest.approx(59.94)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("imagecodecs") is not None, reason="imagecodecs is installed")
-def test_pictures_that_need_another_package_name_it(tmp_path):
-    ready(UMI, tmp_path / "set.zarr", window=UMI_WINDOW)
-    file = tmp_path / "set.zarr/data/camera0_rgb/.zarray"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"compressor": {"id": "imagecodecs_jpegxl"}}))
-    with pytest.raises(ImportError, match=r"needs imagecodecs .*pip install 'uva_lightning\[data\]'"):
-        read_umi(tmp_path / "set.zarr")
