@@ -59,7 +59,7 @@ class Film:
         except (self._av.FFmpegError, OSError) as error:
             raise ValueError(f"{path} cannot be opened as a video ({_said(error)}); {_fix(path)}") from error
         if not self._container.streams.video:
-            raise ValueError(f"{path} has no pictures, expected a video; remove the file or choose another.")
+            raise ValueError(f"{path} has no pictures, expected a video; {_fix(path)}")
         self._stream: Any = self._container.streams.video[0]
         self._stream.codec_context.thread_count = 1
         self._to_rgb = self._av.video.reformatter.VideoReformatter()  # one for all frames: it keeps its tables

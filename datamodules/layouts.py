@@ -24,7 +24,9 @@ class Layout:
 
 LAYOUTS: dict[str, Layout] = {
     "demos": Layout("folder of episode_000000.npz with meta.json, from 'uva demos'", demos.matches, demos.read),
-    "lerobot": Layout("LeRobot v3.0: folder with meta/info.json, data/ and videos/", lerobot.matches, lerobot.read),
+    "lerobot": Layout(
+        "LeRobot v2.x or v3.0: folder with meta/info.json, data/ and videos/", lerobot.matches, lerobot.read
+    ),
     "replay_buffer": Layout(
         "Diffusion Policy replay buffer: zarr folder or .zip with data/ and meta/episode_ends",
         replay_buffer.matches,

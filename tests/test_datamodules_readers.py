@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +11,6 @@ from uva_lightning.datamodules.layouts import read_episodes
 from uva_lightning.datamodules.pusht import PushT
 from uva_lightning.datamodules.store import EpisodeStore
 
-SHARED = Path(os.environ.get("UVA_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-ZARR = SHARED / "data/pusht/pusht_cchi_v7_replay_u8.zarr.zip"
-LEROBOT = SHARED / "data/lerobot_pusht_v30"
 LENGTHS = (30, 41, 36)
 
 
@@ -65,43 +59,6 @@ def write_demos(path, store, count=None):
         np.savez_compressed(path / f"episode_{number:06d}.npz", **rows)
 
 
-def write_lerobot(path, store):
-    """Two table files, as larger datasets have, and one video, losslessly coded."""
-    av, arrow = pytest.importorskip("av"), pytest.importorskip("pyarrow")
-    import pyarrow.parquet as parquet
-
-    names = {"data": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"}
-    names["video"] = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-    features = {"observation.image": {"dtype": "video", "shape": [96, 96, 3]}, "observation.state": {}, "action": {}}
-    info = {"codebase_version": "v3.0", "fps": 10, "features": features}
-    info |= {"data_path": names["data"], "video_path": names["video"]}
-    for folder in ("meta/episodes/chunk-000", "data/chunk-000", "videos/observation.image/chunk-000"):
-        (path / folder).mkdir(parents=True)
-    (path / "meta/info.json").write_text(json.dumps(info))
-    video = {"videos/observation.image/chunk_index": 0, "videos/observation.image/file_index": 0}
-    rows = [
-        {"episode_index": number, "length": int(end - begin), "data/chunk_index": 0, "data/file_index": number // 2}
-        | {"videos/observation.image/from_timestamp": begin / 10, "stats/action/max": [0.0], **video}
-        for number, (begin, end) in enumerate(zip(store.begins, store.ends, strict=True))
-    ]
-    parquet.write_table(arrow.Table.from_pylist(rows), path / "meta/episodes/chunk-000/file-000.parquet")
-    index, cut = np.arange(store.steps), int(store.ends[1])
-    for number, part in enumerate((index[:cut], index[cut:])):
-        table = {
-            "index": part,
-            "action": list(store.action[part]),
-            "observation.state": list(store.state["agent"][part]),
-        }
-        parquet.write_table(arrow.table(table), path / f"data/chunk-000/file-{number:03d}.parquet")
-    with av.open(str(path / "videos/observation.image/chunk-000/file-000.mp4"), "w") as container:
-        stream = container.add_stream("libx264rgb", rate=10, options={"qp": "0"})
-        stream.width = stream.height = 96
-        stream.pix_fmt = "rgb24"
-        for picture in store.video["top"]:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-
-
 @pytest.mark.parametrize("img", [np.uint8, np.float32], ids=["u8", "f32"])
 @pytest.mark.parametrize("name", ["folder.zarr", "whole.zarr.zip"])
 def test_replay_buffer(tmp_path, name, img):
@@ -114,26 +71,6 @@ def test_demos(tmp_path):
     store = made_up()
     write_demos(tmp_path / "demos", store)
     same(read(tmp_path / "demos"), store)
-
-
-def test_lerobot(tmp_path):
-    store = made_up()
-    write_lerobot(tmp_path / "set", store)
-    same(read(tmp_path / "set"), store)
-
-
-@pytest.mark.slow
-@pytest.mark.real_data
-@pytest.mark.skipif(not (ZARR.exists() and LEROBOT.exists()), reason=f"recorded Push-T data not under {SHARED}")
-def test_recorded_data_agrees_in_both_layouts():
-    pytest.importorskip("zarr"), pytest.importorskip("av"), pytest.importorskip("pyarrow")
-    one, other = read(ZARR), read(LEROBOT)
-    assert (one.episodes, one.steps) == (206, 25650)
-    np.testing.assert_array_equal(one.ends, other.ends)
-    np.testing.assert_array_equal(one.action, other.action)
-    np.testing.assert_array_equal(one.state["agent"], other.state["agent"])
-    difference = one.video["top"][::25].astype(int) - other.video["top"][::25]
-    assert np.abs(difference).mean() < 1  # the video was compressed
 
 
 def test_nothing_there_and_unknown_layout(tmp_path):
@@ -173,19 +110,6 @@ def test_bad_demos(tmp_path):
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(ValueError, match="episode_000001.npz is damaged"):
         read(tmp_path / "cut")
-
-
-def test_bad_lerobot(tmp_path):
-    write_lerobot(tmp_path / "set", made_up())
-    shutil.move(tmp_path / "set/data/chunk-000/file-001.parquet", tmp_path)
-    (tmp_path / "set/videos/observation.image/chunk-000/file-000.mp4").unlink()
-    names = r"lacks 2 of its files: data/chunk-000/file-001.parquet, videos/observation.image/chunk-000/file-000.mp4"
-    with pytest.raises(FileNotFoundError, match=names):
-        read(tmp_path / "set")
-    info = tmp_path / "set/meta/info.json"
-    info.write_text(info.read_text().replace("v3.0", "v2.1"))
-    with pytest.raises(ValueError, match="LeRobot dataset v2.1, expected v3"):
-        read(tmp_path / "set")
 
 
 def test_store_refuses_bad_numbers():
