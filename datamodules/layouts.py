@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from uva_lightning.datamodules import demos, lerobot, replay_buffer
+from uva_lightning.datamodules import demos, hdf5, lerobot, replay_buffer
 from uva_lightning.datamodules.faults import Faults
 from uva_lightning.datamodules.fields import Fields
 from uva_lightning.datamodules.store import EpisodeStore
@@ -24,6 +24,7 @@ class Layout:
 
 LAYOUTS: dict[str, Layout] = {
     "demos": Layout("folder of episode_000000.npz with meta.json, from 'uva demos'", demos.matches, demos.read),
+    "hdf5": Layout("robomimic's or LIBERO's HDF5: one file or a folder of them", hdf5.matches, hdf5.read),
     "lerobot": Layout(
         "LeRobot v2.x or v3.0: folder with meta/info.json, data/ and videos/", lerobot.matches, lerobot.read
     ),

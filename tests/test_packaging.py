@@ -40,6 +40,13 @@ def test_the_tests_of_the_text_encoder_pin_the_rest():
     assert not pinned("constraints-text.txt") & pinned()
 
 
+def test_the_simulator_of_libero_pins_only_what_is_its_own():
+    libero = {name.lower().replace("_", "-") for name in names(PROJECT["optional-dependencies"]["libero"])}
+    assert libero <= pinned("constraints-libero.txt") | pinned()
+    assert not pinned("constraints-libero.txt") & pinned()
+    assert not any("libero" in name for name in PROJECT["optional-dependencies"]["all"])
+
+
 def test_torchvision_is_not_asked_for():
     assert "torchvision" not in pinned()
     assert not any("torchvision" in name for name in names(PROJECT["dependencies"]))

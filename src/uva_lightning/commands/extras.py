@@ -2,8 +2,9 @@
 
 EXTRAS = {
     "sim": ("gymnasium", "pymunk", "shapely", "cv2", "av", "matplotlib"),
-    "data": ("zarr", "imagecodecs", "pyarrow", "av"),
+    "data": ("zarr", "imagecodecs", "pyarrow", "av", "h5py"),
     "text": ("open_clip",),
+    "libero": ("h5py", "mujoco", "robosuite", "termcolor"),
 }
 
 
