@@ -6,15 +6,19 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uva_lightning.datamodules import random_demos
 from uva_lightning.datamodules.fields import Range
 
 if TYPE_CHECKING:
     from uva_lightning.datamodules.base import RobotDataModule
+
+Written = Literal["replay_buffer", "hdf5"]
+REPLAY_BUFFER: Written = "replay_buffer"
 
 
 class EpisodeMaker(ABC):
@@ -55,40 +59,55 @@ class RandomEpisodes(EpisodeMaker):
     """Make up episodes that look like those of the data set: to try a config before the data are there.
 
     They have its fields, shapes and ranges, smooth numbers and moving blobs for pictures, but mean nothing: rotations
-    need not be rotations, and actions do not cause what is seen. Written as a replay buffer, folder or ``.zip``.
+    need not be rotations, and actions do not cause what is seen. Written as a replay buffer, folder or ``.zip``, or as
+    HDF5, one file or a folder of them.
 
     Args:
-        episodes: Episodes of each recording.
+        episodes: Episodes of each recording or file.
         steps: Steps of an episode.
         seed: Seed of everything.
         jpeg_xl: Store pictures as UMI does: JPEG XL, each in a chunk of its own; needs imagecodecs.
+        layout: How they lie on disk; the data set must know the layout.
     """
 
-    def __init__(self, episodes: int = 4, steps: int = 48, seed: int = 0, jpeg_xl: bool = False) -> None:
+    def __init__(
+        self,
+        episodes: int = 4,
+        steps: int = 48,
+        seed: int = 0,
+        jpeg_xl: bool = False,
+        layout: Written = REPLAY_BUFFER,
+    ) -> None:
         if episodes < 2 or steps < 1:
             raise ValueError(f"There are {episodes} episodes of {steps} steps, expected at least 2 of at least 1.")
-        self.episodes, self.steps, self.seed, self.jpeg_xl = episodes, steps, seed, jpeg_xl
+        self.episodes, self.steps, self.seed = episodes, steps, seed
+        self.jpeg_xl, self.layout = jpeg_xl, layout
 
     def __call__(self, path: Path, data: RobotDataModule) -> None:
         """See the base class; whatever is at ``path`` is left alone.
 
         Raises:
-            ImportError: zarr is not installed.
+            ImportError: zarr or h5py is not installed.
             ValueError: The data set does not say how it looks on disk.
         """
         if path.exists():
             return
-        if "replay_buffer" not in data.fields:
+        if self.layout not in data.fields:
             raise ValueError(
-                f"{type(data).__name__} does not say how it looks as a replay buffer, expected an entry "
-                "'replay_buffer' in its fields; add one, or leave data.generate out."
+                f"{type(data).__name__} does not say how it looks as {self.layout}, expected an entry of that name in "
+                f"its fields, which has {', '.join(data.fields) or 'none'}; set data.generate.init_args.layout or "
+                "leave data.generate out."
             )
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             for number, recording in enumerate(data.recordings()):
                 place = part / recording.relative_to(path)
-                self._write(place, recording.suffix == ".zip", data, np.random.default_rng((self.seed, number)))
+                rng = np.random.default_rng((self.seed, number))
+                if self.layout == REPLAY_BUFFER:
+                    self._write(place, recording.suffix == ".zip", data, rng)
+                else:
+                    random_demos.write(place, recording.suffix, data.fields[self.layout], self, rng)
             os.replace(part, path)  # only whole data ever have the real name
         finally:
             shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
@@ -103,8 +122,8 @@ class RandomEpisodes(EpisodeMaker):
         place.parent.mkdir(parents=True, exist_ok=True)
         store: Any = zarr.storage.ZipStore(place, mode="w") if zipped else zarr.storage.LocalStore(place)
         root = zarr.open_group(store, mode="w", zarr_format=2)
-        fields = data.fields["replay_buffer"]
-        pictures = {name: self._pictures(rng, data.facts.image_size) for name in fields.video.values()}
+        fields = data.fields[REPLAY_BUFFER]
+        pictures = {name: self.pictures(rng, data.facts.image_size) for name in fields.video.values()}
         arrays: dict[str, NDArray[Any]] = {**pictures, **self._numbers(rng, data)}
         for name, values in arrays.items():
             packed = self.jpeg_xl and name in pictures
@@ -122,21 +141,21 @@ class RandomEpisodes(EpisodeMaker):
 
     def _numbers(self, rng: np.random.Generator, data: RobotDataModule) -> dict[str, NDArray[np.float32]]:
         """Draw f32[n, width] for every field of numbers."""
-        fields, spec = data.fields["replay_buffer"], data.recorded or data.facts
+        fields, spec = data.fields[REPLAY_BUFFER], data.recorded or data.facts
         widths = {fields.action: spec.action_dim}
         widths |= {field: spec.state_dims[name] for name, field in fields.state.items()}
-        return {field: self._walks(rng, width, data.ranges.get(field, Range())) for field, width in widths.items()}
+        return {field: self.walks(rng, width, data.ranges.get(field, Range())) for field, width in widths.items()}
 
-    def _walks(self, rng: np.random.Generator, width: int, values: Range) -> NDArray[np.float32]:
+    def walks(self, rng: np.random.Generator, width: int, values: Range) -> NDArray[np.float32]:
         """Swing within the range, in every episode and column at another pace."""
         pace, phase = rng.uniform(0.02, 0.1, (self.episodes, 1, width)), rng.uniform(0, 6.3, (self.episodes, 1, width))
         time = np.zeros(self.steps) if values.constant else np.arange(self.steps)
         swing = 0.5 + 0.5 * np.sin(time[:, None] * pace + phase)  # [e, n, w]
         return (values.low + (values.high - values.low) * swing).reshape(-1, width).astype(np.float32)
 
-    def _pictures(self, rng: np.random.Generator, size: int, blobs: int = 3) -> NDArray[np.uint8]:
+    def pictures(self, rng: np.random.Generator, size: int, blobs: int = 3) -> NDArray[np.uint8]:
         """Draw u8[n, size, size, 3]: coloured blobs that move over a slope of grey."""
-        places = self._walks(rng, 2 * blobs, Range(0.1, 0.9)).reshape(-1, blobs, 2)
+        places = self.walks(rng, 2 * blobs, Range(0.1, 0.9)).reshape(-1, blobs, 2)
         colours, axis = rng.uniform(-200, 200, (blobs, 3)), (np.arange(size) + 0.5) / size
         pictures = np.empty((len(places), size, size, 3), dtype=np.uint8)
         for picture, centres in zip(pictures, places, strict=True):

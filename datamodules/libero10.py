@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar
 
-from uva_lightning.datamodules.base import RobotDataModule
+from uva_lightning.datamodules.demo_schema import LIBERO
 from uva_lightning.datamodules.fields import Fields
-from uva_lightning.datamodules.layouts import read_episodes
-from uva_lightning.datamodules.pictures import Flipped
-from uva_lightning.datamodules.store import EpisodeStore
+from uva_lightning.datamodules.hdf5 import FILE_NAME, DemoFields
+from uva_lightning.datamodules.libero import LiberoData
+from uva_lightning.datamodules.osc_actions import OscActions
 from uva_lightning.types import DataSpec
 
 
-class Libero10(RobotDataModule):
+class Libero10(LiberoData):
     """LIBERO-10 as UVA trains on it: one 128 px camera, 20 Hz, absolute actions, no proprioception.
 
-    Reads the replay buffer that UVA's code caches, whose pictures are upside down as OpenGL draws them; they are
-    turned upright here, once, and must not be turned again. Actions there are absolute already: LIBERO's own files
-    have relative ones. All pictures are held in memory, 49 KB each.
-
-    Instructions are UVA's: the name of the scene, then the task.
+    Reads HDF5 files, one or a folder with one per task, whose actions are absolute, and the replay buffer that UVA's
+    code caches. LIBERO's own files have relative actions and are refused: convert them with ``uva convert
+    libero_absolute``, or train on them as they are with ``Libero10Delta``. Options are those of ``LiberoData``.
     """
 
     facts: ClassVar[DataSpec] = DataSpec(
@@ -37,14 +34,20 @@ class Libero10(RobotDataModule):
         },
     )
     fields: ClassVar[Mapping[str, Fields]] = {
+        "hdf5": DemoFields(
+            video={"agentview": "obs/agentview_rgb"},
+            action="actions",
+            state={},
+            instructions=FILE_NAME,
+            actions=OscActions(
+                "absolute",
+                hand="obs/ee_pos",
+                fix="convert the files with 'uva convert libero_absolute', or train on the commands: Libero10Delta.",
+            ),
+            upside_down=True,
+            schema=LIBERO,
+        ),
         "replay_buffer": Fields(
             video={"agentview": "agentview_rgb"}, action="action", state={}, instructions="language"
         ),
     }
-
-    def read(self) -> EpisodeStore:
-        """Read all episodes from ``path``, and what the robot is told where ``text`` needs it."""
-        names = self.fields["replay_buffer"]
-        wanted = names if self.text is not None else replace(names, instructions=None)
-        store = read_episodes(self.path, {"replay_buffer": wanted}, self.spec, self.faults)
-        return replace(store, video={camera: Flipped(frames) for camera, frames in store.video.items()})

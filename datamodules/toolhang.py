@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from uva_lightning.datamodules.base import RobotDataModule
+from uva_lightning.datamodules.demo_schema import ROBOMIMIC
 from uva_lightning.datamodules.fields import Fields, Range
+from uva_lightning.datamodules.hdf5 import DemoFields
 from uva_lightning.datamodules.layouts import read_episodes
+from uva_lightning.datamodules.osc_actions import OscActions
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.types import DataSpec
 
@@ -15,8 +18,8 @@ from uva_lightning.types import DataSpec
 class ToolHang(RobotDataModule):
     """Tool Hang: two 240 px cameras, 20 Hz, absolute actions, proprioception of arm and gripper.
 
-    Reads the replay buffer that UVA's code caches from robomimic's ``image_abs.hdf5``. All pictures are held in
-    memory, 346 KB a step.
+    Reads robomimic's ``image_abs.hdf5``, whose actions are absolute, and the replay buffer that UVA's code caches from
+    it. robomimic's ``image.hdf5`` has relative actions and is refused.
     """
 
     facts: ClassVar[DataSpec] = DataSpec(
@@ -32,6 +35,17 @@ class ToolHang(RobotDataModule):
         },
     )
     fields: ClassVar[Mapping[str, Fields]] = {
+        "hdf5": DemoFields(
+            video={"sideview": "obs/sideview_image", "wrist": "obs/robot0_eye_in_hand_image"},
+            action="actions",
+            state={
+                "eef_pos": "obs/robot0_eef_pos",
+                "eef_quat": "obs/robot0_eef_quat",
+                "gripper_qpos": "obs/robot0_gripper_qpos",
+            },
+            actions=OscActions("absolute", hand="obs/robot0_eef_pos", fix="take robomimic's image_abs.hdf5."),
+            schema=ROBOMIMIC,
+        ),
         "replay_buffer": Fields(
             video={"sideview": "sideview_image", "wrist": "robot0_eye_in_hand_image"},
             action="action",
