@@ -23,8 +23,10 @@ from uva_lightning.datamodules.frames import Frames
 from uva_lightning.datamodules.generate import EpisodeMaker
 from uva_lightning.datamodules.instructions import TextEmbedder
 from uva_lightning.datamodules.latent_cache import Encode
+from uva_lightning.datamodules.picture_variants import PictureVariants
 from uva_lightning.datamodules.pictures import Resized
 from uva_lightning.datamodules.reading import Encoding, Reading
+from uva_lightning.datamodules.rows import Rows
 from uva_lightning.datamodules.step_sampler import FixedBatchSampler, StepBatchSampler, StepLoader
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.datamodules.symmetry import Symmetry
@@ -45,7 +47,7 @@ class RobotDataModule(LightningDataModule, ABC):
         val_ratio: Share of the episodes held out, at least one.
         seed: Seed of the split and of the order.
         symmetry: Adds every training window mapped by it.
-        augment: Changes the pictures of training windows at random.
+        augment: Changes the pictures of training windows at random; never in evaluation.
         text: Turns the instructions into vectors; without it they are not delivered.
         reading: Which episodes are read, and what happens with broken ones.
         encoding: When frames become latents; all before training, kept in memory, if not given.
@@ -85,7 +87,7 @@ class RobotDataModule(LightningDataModule, ABC):
         self.path, self.batch_size, self.seed = Path(path), batch_size, seed
         self.window, self.val_ratio = window or Window(), val_ratio
         self.symmetry, self.augment, self.text, self.generate = symmetry, augment, text, generate
-        self.reading, self.encoding = reading or Reading(), encoding or Encoding()
+        self.reading, self.encoding = reading or Reading(), (encoding or Encoding()).matched(augment is not None)
         self.faults = Faults(self.reading.on_error)
         self.spec = replace(self.window.spec(self.facts), text_dim=0 if text is None else text.width)
         self.latents: Latents | None = None
@@ -179,21 +181,21 @@ class RobotDataModule(LightningDataModule, ABC):
             encode: u8[n, H, W, 3] to moments [n, s, m], on any device.
             key: Hash of the tokenizer's weights and settings.
         """
-        store, first = self.store, self._rank == 0
+        store, first, encoded = self.store, self._rank == 0, self._encoded
         if self.encoding.online:
             return
         if self.encoding.cache_dir is None:
-            self.latents = latent_cache.encode_store(store, self.symmetry, encode, first)
+            self.latents = latent_cache.encode_store(store, encoded, encode, first)
             return
-        file = self.encoding.cache_dir / f"{key}-{latent_cache.fingerprint(store, self.symmetry)}.safetensors"
+        file = self.encoding.cache_dir / f"{key}-{latent_cache.fingerprint(store, encoded)}.safetensors"
         if first and not file.exists():
-            latent_cache.save(file, latent_cache.encode_store(store, self.symmetry, encode))
+            latent_cache.save(file, latent_cache.encode_store(store, encoded, encode))
         if self.trainer is not None:
             self.trainer.strategy.barrier("latents")
         if file.exists():
             self.latents = latent_cache.load(file, store)
         else:  # a folder that this machine does not share with the first process
-            self.latents = latent_cache.encode_store(store, self.symmetry, encode, show_progress=False)
+            self.latents = latent_cache.encode_store(store, encoded, encode, show_progress=False)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled windows; continues where the trainer's batch counter stands."""
@@ -217,14 +219,31 @@ class RobotDataModule(LightningDataModule, ABC):
         """Give the held-out windows."""
         return self.val_dataloader()
 
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment the pictures of a training batch, on the device on which they are by now."""
+        training = self.trainer is not None and self.trainer.training
+        if self.augment is None or not batch.video or not training:
+            return batch
+        share = len(batch)
+        rows = Rows(torch.arange(share), self.seed, self._consumed(), self._rank * share, self.batch_size)
+        video = {name: self.augment(frames, rows, camera) for camera, (name, frames) in enumerate(batch.video.items())}
+        return replace(batch, video=video)
+
     def _windows(self, episodes: list[int]) -> Windows:
         return Windows(self.store.ends, self.window, episodes)
 
     def _batches(self, windows: Windows, symmetry: Symmetry | None) -> WindowBatches:
         window, how = self.window, self.window.vary_history
         varied = None if how is None else VariedHistory(window.frames, window.horizon, how == "sample")
-        extras = Extras(symmetry, self.latents, self._text, self.transform, varied, window.past_action, self.faults)
+        extras = Extras(
+            symmetry, self.latents, self._text, self.transform, varied, window.past_action, self.faults, self._encoded
+        )
         return WindowBatches(self.store, windows, self._variants, extras)
+
+    @property
+    def _encoded(self) -> PictureVariants:
+        """What becomes latents of each frame."""
+        return PictureVariants(self.symmetry, self.augment, self.encoding.variants, self.seed)
 
     def _embedded(self, store: EpisodeStore) -> Tensor | None:
         """Embed the instruction of every episode, each sentence once: f32[e, w]."""

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from uva_lightning.datamodules.picture_variants import PictureVariants
 from uva_lightning.datamodules.store import EpisodeStore
-from uva_lightning.datamodules.symmetry import Symmetry
 
 Encode = Callable[[Tensor], Tensor]
 """u8[n, H, W, 3] to [n, s, m]."""
@@ -24,9 +24,9 @@ BLOCK = 256
 
 
 def encode_store(
-    store: EpisodeStore, symmetry: Symmetry | None, encode: Encode, show_progress: bool = True
+    store: EpisodeStore, variants: PictureVariants, encode: Encode, show_progress: bool = True
 ) -> dict[str, Tensor]:
-    """Encode every frame, as recorded and mirrored.
+    """Encode all variants of every frame, which is read once.
 
     Returns:
         f16[v, n, s, m] per camera.
@@ -34,33 +34,37 @@ def encode_store(
     Raises:
         ValueError: A latent is not finite in half precision.
     """
-    variants = 1 if symmetry is None else 2
-    total = variants * store.steps * len(store.video)
+    total = len(variants) * store.steps * len(store.video)
     latents: dict[str, Tensor] = {}
     with tqdm(total=total, unit="frame", desc="latents", mininterval=1, disable=not show_progress) as bar:
-        for camera, frames in store.video.items():
-            for variant in range(variants):
-                for first in range(0, store.steps, BLOCK):
-                    block = torch.from_numpy(frames[first : first + BLOCK])
-                    if variant and symmetry is not None:
-                        block = symmetry.frames(block)
-                    with torch.inference_mode():
-                        code = encode(block).to("cpu", torch.float16)
-                    if not torch.isfinite(code).all():
-                        raise ValueError(
-                            f"Latents of camera '{camera}' leave the range of half precision in frames {first} to "
-                            f"{first + len(block) - 1}, expected finite numbers; check the tokenizer's weights."
-                        )
+        for number, (camera, frames) in enumerate(store.video.items()):
+            for first in range(0, store.steps, BLOCK):
+                steps = slice(first, min(first + BLOCK, store.steps))
+                recorded = torch.from_numpy(frames[steps])
+                for variant in range(len(variants)):
+                    code = _encoded(encode, variants.make(variant, recorded, steps, store, number), camera, steps)
                     if camera not in latents:
-                        latents[camera] = torch.empty(variants, store.steps, *code.shape[1:], dtype=torch.float16)
-                    latents[camera][variant, first : first + len(block)] = code
-                    bar.update(len(block))
+                        shape = (len(variants), store.steps, *code.shape[1:])
+                        latents[camera] = torch.empty(shape, dtype=torch.float16)
+                    latents[camera][variant, steps] = code
+                    bar.update(len(code))
     return latents
 
 
-def fingerprint(store: EpisodeStore, symmetry: Symmetry | None) -> str:
-    """Hash what the latents follow from besides the tokenizer: the pictures and the symmetry."""
-    digest = hashlib.blake2b(type(symmetry).__qualname__.encode(), digest_size=8)
+def _encoded(encode: Encode, frames: Tensor, camera: str, steps: slice) -> Tensor:
+    with torch.inference_mode():
+        code = encode(frames).to("cpu", torch.float16)
+    if not torch.isfinite(code).all():
+        raise ValueError(
+            f"Latents of camera '{camera}' leave the range of half precision in frames {steps.start} to "
+            f"{steps.stop - 1}, expected finite numbers; check the tokenizer's weights."
+        )
+    return code
+
+
+def fingerprint(store: EpisodeStore, variants: PictureVariants) -> str:
+    """Hash what the latents follow from besides the tokenizer: the pictures and what is made of them."""
+    digest = hashlib.blake2b(variants.identity().encode(), digest_size=8)
     if store.identity is not None:
         digest.update(f"{store.identity}{sorted(store.video)}".encode())
         return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from uva_lightning.datamodules.faults import OnError
@@ -47,7 +47,9 @@ class Encoding:
     Args:
         cache_dir: Folder that keeps the latents of all frames for later runs; in memory only if not given.
         online: Encode the frames of each batch in the step that uses them, instead of all of them before training.
-        variants: Encode each frame so many times more, under another draw of ``augment``.
+            With ``augment`` and no variants this is so anyway.
+        variants: Encode each frame so many times more, under another draw of ``augment`` for each episode; a training
+            window shows one of them at random.
     """
 
     cache_dir: Path | None = None
@@ -62,3 +64,24 @@ class Encoding:
                 f"encoding is online with cache_dir={self.cache_dir} and variants={self.variants}, which only matter "
                 "where latents are kept; set data.encoding.online=false, or leave the others out."
             )
+
+    def matched(self, augmented: bool) -> Encoding:
+        """Fit to whether pictures are augmented: then latents of recorded frames alone would not show it.
+
+        Raises:
+            ValueError: Latents are kept that no augmentation reaches, or variants are wanted without augmentation.
+        """
+        if self.variants and not augmented:
+            raise ValueError(
+                f"encoding.variants is {self.variants} without data.augment, expected 0: all variants would be the "
+                "same; set data.augment, or data.encoding.variants=0."
+            )
+        if not augmented or self.variants:
+            return self
+        if self.cache_dir is not None:
+            raise ValueError(
+                f"data.augment is given, but the latents kept in {self.cache_dir} are of the frames as recorded; set "
+                "data.encoding.variants=8 to keep augmented ones too, or data.encoding.online=true and "
+                "data.encoding.cache_dir=null to augment anew in every step."
+            )
+        return replace(self, online=True)

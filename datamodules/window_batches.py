@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from uva_lightning.datamodules.faults import Broken, Faults
+from uva_lightning.datamodules.picture_variants import PictureVariants
 from uva_lightning.datamodules.rows import Rows
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.datamodules.symmetry import Symmetry
@@ -23,7 +24,7 @@ from uva_lightning.datamodules.windows import Index, Windows
 from uva_lightning.types import Batch
 
 Latents = Mapping[str, Tensor]
-"""f16[v, n, s, m] per camera: one entry per variant (as recorded, mirrored) and step."""
+"""f16[v, n, s, m] per camera: one entry per variant (see ``PictureVariants``) and step."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Extras(NamedTuple):
         varied: Draws the history frames of training batches.
         past_action: Whether past actions are delivered.
         faults: Says whether a window whose pictures are broken is replaced by another.
+        encoded: What the latents are of.
     """
 
     symmetry: Symmetry | None = None
@@ -71,6 +73,7 @@ class Extras(NamedTuple):
     varied: VariedHistory | None = None
     past_action: bool = False
     faults: Faults | None = None
+    encoded: PictureVariants = PictureVariants()
 
 
 class WindowBatches(Dataset[Batch]):
@@ -108,10 +111,11 @@ class WindowBatches(Dataset[Batch]):
         variant, window = self._split(rows)
         frames = torch.from_numpy(self.windows.frame_index(window, self._history(rows)))
         latents = self.extras.latents or {}
+        encoded = self.extras.encoded.choose(variant, rows if isinstance(rows, Rows) else None)
         return replace(
             self.numbers(rows),
             video={} if latents else {name: self._pictures(name, frames, variant) for name in self.store.video},
-            latents={name: self._cached(values, frames, variant) for name, values in latents.items()},
+            latents={name: self._cached(values, frames, encoded) for name, values in latents.items()},
         )
 
     def _whole(self, rows: Tensor | Rows) -> Tensor | Rows:

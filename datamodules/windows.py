@@ -46,8 +46,12 @@ class Window:
     allow_short_episodes: bool = False
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ValueError(f"every is {self.every} steps, expected at least 1; set data.window.every=1.")
+        for name in ("frames", "horizon", "every"):
+            if getattr(self, name) < 1:
+                default = getattr(Window, name)
+                raise ValueError(
+                    f"{name} is {getattr(self, name)} steps, expected at least 1; set data.window.{name}={default}."
+                )
         if not all(0 <= pad < self.length for pad in self.pad):
             raise ValueError(
                 f"The pads are {self.pad[0]} and {self.pad[1]} steps, expected 0 to {self.length - 1}; "
