@@ -93,7 +93,7 @@ def test_a_data_set_without_fields_cannot_be_made_up(tmp_path):
     class Own(PushT):
         fields = {}
 
-    with pytest.raises(ValueError, match="Own does not say how it looks as a replay buffer"):
+    with pytest.raises(ValueError, match="Own does not say how it looks as replay_buffer"):
         Own(tmp_path / "x", generate=MAKER).prepare_data()
 
 
