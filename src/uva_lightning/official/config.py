@@ -123,7 +123,10 @@ def data_config(name: str, layout: Layout, sizes: Sizes, varies: bool | None) ->
 def datamodule(variant: Variant) -> type[RobotDataModule]:
     """Find the class of a variant's data among those that a config may name."""
     import_components()
-    return next(found for found in RobotDataModule.__subclasses__() if found.__name__ == variant.data)
+    kinds: list[type[RobotDataModule]] = RobotDataModule.__subclasses__()
+    for kind in kinds:  # grows: some data sets share a base of their own
+        kinds += kind.__subclasses__()
+    return next(found for found in kinds if found.__name__ == variant.data)
 
 
 def trainer_config(name: str) -> Config:
