@@ -21,7 +21,7 @@ class Described(RobotDataModule):
     Args:
         path: Where the data lies; read when training starts.
         spec: Facts of the data.
-        fields: Names of the fields for each layout in which the data may lie: demos, lerobot, replay_buffer.
+        fields: Names of the fields for each layout in which the data may lie: demos, hdf5, lerobot, replay_buffer.
         batch_size: Windows of a step, over all processes together.
         window: What a window holds; the numbers that the facts have come from them.
         val_ratio: Share of the episodes held out, at least one.

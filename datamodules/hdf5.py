@@ -17,7 +17,7 @@ from uva_lightning.datamodules.demo_schema import DemoSchema
 from uva_lightning.datamodules.faults import Broken, Faults
 from uva_lightning.datamodules.fields import Fields, columns
 from uva_lightning.datamodules.hdf5_frames import DemoFrames, Piece, h5py_for
-from uva_lightning.datamodules.store import EpisodeStore
+from uva_lightning.datamodules.store import EpisodeStore, hash_of
 from uva_lightning.types import DataSpec
 
 SUFFIXES = (".hdf5", ".h5")
@@ -104,7 +104,7 @@ def read(path: Path, fields: Fields, spec: DataSpec, faults: Faults) -> EpisodeS
         np.cumsum([len(demo.action) for demo in demos], dtype=np.int64),
         None if names.instructions is None else [demo.instruction or "" for demo in demos],
         names=[demo.name for demo in demos],
-        identity=identity(files),
+        identity=hash_of(identity(files), [demo.name for demo in demos]),
     )
 
 
