@@ -184,3 +184,21 @@ class TestCameras:
     def test_that_are_not_used_are_not_read(self):
         fields = Fields(video={"front": "a", "wrist": "b"}, action="c", state={})
         assert fields.only(("front",)).names() == {"a", "c"}
+
+
+@pytest.mark.parametrize("name", ["frames", "horizon", "every"])
+def test_a_window_of_nothing_is_refused(name):
+    default = getattr(Window, name)
+    with pytest.raises(ValueError, match=rf"{name} is 0 steps, .* set data\.window\.{name}={default}\."):
+        Window(**{name: 0})
+
+
+def test_another_horizon_and_more_frames():
+    windows, only = Windows(np.array([16]), Window(frames=8, horizon=8, pad=(0, 0))), np.array([0])
+    assert windows.frame_index(only)[0].tolist() == list(range(16))
+    assert windows.action_index(only)[0].tolist() == list(range(7, 15))
+    rows = Rows(torch.arange(2000), 1, 2, 0, 2000)
+    drawn = VariedHistory(3, 5, each_sample=True)(rows)
+    assert len(drawn.unique(dim=0)) == 15  # pairs with repeats out of five
+    assert (drawn.diff() >= 0).all()
+    assert drawn[:, -1].eq(4).all()
