@@ -64,6 +64,8 @@ class RobotDataModule(LightningDataModule, ABC):
     """What the numbers of a field on disk look like; -1 to 1 where left out."""
     transform: ClassVar[WindowTransform | None] = None
     """Applied to the numbers of every batch."""
+    reads_chosen: ClassVar[bool] = False
+    """Whether ``read`` gives the episodes of ``reading.episodes`` only, so that the files of others are not needed."""
 
     def __init__(
         self,
@@ -105,7 +107,7 @@ class RobotDataModule(LightningDataModule, ABC):
             self.faults.report(self.path, store.episodes)
             store = replace(store, video={camera: self._square(store, camera) for camera in self.spec.cameras})
             self._check(store)
-            chosen = self.reading.chosen(store.episodes)
+            chosen = None if self.reads_chosen else self.reading.chosen(store.episodes)
             self._store = store if chosen is None else store.select(chosen)
         return self._store
 

@@ -25,8 +25,8 @@ class Header(NamedTuple):
     """What a video file says of itself, without reading its frames.
 
     Args:
-        height: Pixels of an upright picture.
-        width: Pixels of an upright picture.
+        height: Pixels, before a picture is turned upright.
+        width: Pixels, likewise.
         rate_hz: Frames per second on average; 0 where unknown.
         frames: Number of frames; none where the container does not say.
     """
