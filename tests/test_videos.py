@@ -6,7 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-av = pytest.importorskip("av")
+pytest.importorskip("av")
+import av
 
 from films import numbered, numbers_of, write_film
 from uva_lightning.datamodules.faults import Broken
