@@ -68,6 +68,11 @@ class Window:
         """Steps of the window."""
         return self.lead + 2 * self.horizon
 
+    @property
+    def shortest(self) -> int:
+        """Recorded steps that an episode must have for one window."""
+        return max(1, (self.length - 1 - sum(self.pad)) * self.every + 1)
+
     def spec(self, facts: DataSpec) -> DataSpec:
         """Add what the window decides to the facts of a data set.
 
@@ -134,7 +139,7 @@ class Windows:
         if (short := np.flatnonzero(counts < 1)).size and not window.allow_short_episodes:
             raise ValueError(
                 f"Episode {chosen[short[0]]} has {ends[short[0]] - begins[short[0]]} steps, expected at least "
-                f"{span - before - after} for a window ({len(short)} of {len(chosen)} episodes are too "
+                f"{window.shortest} for a window ({len(short)} of {len(chosen)} episodes are too "
                 "short); set data.window.allow_short_episodes=true to repeat their edges, or remove them."
             )
         counts = np.maximum(counts, 1)

@@ -94,13 +94,27 @@ def test_overview_imports_nothing_heavy(args):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command, capsys):
-    assert uva(command, "--help") == 0
+    assert uva(*command.split(), "--help") == 0
     assert f"usage: uva {command}" in capsys.readouterr().out
 
 
 def test_unknown_command_names_the_nearest(capsys):
     assert uva("doctr") == 2
     assert capsys.readouterr().err == "uva: error: There is no command 'doctr'. Did you mean 'doctor'?\n"
+
+
+def test_a_group_of_commands_has_an_overview_of_its_own(capsys):
+    for args in (["data"], ["data", "--help"]):
+        assert uva(*args) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith("usage: uva data COMMAND")
+        assert all(f"\n  {name} " in shown for name in ("data inspect", "data check"))
+        assert "quickstart" not in shown
+
+
+def test_unknown_command_of_a_group(capsys):
+    assert uva("data", "chek", "--every", "2") == 2
+    assert capsys.readouterr().err == "uva: error: There is no command 'data chek'. Did you mean 'check'?\n"
 
 
 def test_misspelt_option_of_a_command(capsys):

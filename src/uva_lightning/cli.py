@@ -23,6 +23,11 @@ COMMANDS = {
     "demos": ("uva_lightning.demos:write_demos", "write demonstrations with a scripted expert"),
     "rollout": ("uva_lightning.commands.rollout:rollout", "run a checkpoint in simulated environments"),
     "functions": ("uva_lightning.functions:functions", "measure every function of a checkpoint against its baseline"),
+    "data inspect": (
+        "uva_lightning.commands.inspect_data:inspect_data",
+        "print the facts of a data set and draw what it holds",
+    ),
+    "data check": ("uva_lightning.commands.check_data:check_data", "look for what may be wrong with a data set"),
     "import-checkpoint": (
         "uva_lightning.commands.import_checkpoint:import_checkpoint",
         "make a checkpoint of the official code loadable",
@@ -58,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"uva {__version__}\n")
         return 0
     try:
-        return _dispatch(args[0], args[1:])
+        return _dispatch(*_named(args))
     except KeyboardInterrupt:
         sys.stderr.write("uva: interrupted\n")
         return INTERRUPTED
@@ -70,11 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG_USE
 
 
-def overview() -> str:
-    """Describe all commands."""
+def overview(group: str = "") -> str:
+    """Describe all commands, or those of a group such as ``data``."""
     rows = [*TRAINING.items(), *((name, help_) for name, (_, help_) in COMMANDS.items())]
     width = max(len(name) for name, _ in rows) + 2
-    table = "".join(f"  {name:<{width}}{help_}\n" for name, help_ in rows)
+    chosen = [(name, help_) for name, help_ in rows if not group or name.startswith(f"{group} ")]
+    table = "".join(f"  {name:<{width}}{help_}\n" for name, help_ in chosen)
+    if group:
+        return f"usage: uva {group} COMMAND [options]\n\ncommands:\n{table}\nuva {group} COMMAND --help: its options\n"
     return (
         "usage: uva COMMAND [options]\n\n"
         "One latent transformer, many functions: train and run Unified Video Action models.\n\n"
@@ -90,6 +98,12 @@ def overview() -> str:
     )
 
 
+def _named(args: list[str]) -> tuple[str, list[str]]:
+    """Split a command line into the command, one word or two, and what follows it."""
+    two = " ".join(args[:2])
+    return (two, args[2:]) if two in COMMANDS else (args[0], args[1:])
+
+
 def _dispatch(command: str, args: list[str]) -> int:
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a config may name classes of a module beside the user
@@ -97,6 +111,11 @@ def _dispatch(command: str, args: list[str]) -> int:
         return int(_load("uva_lightning.commands.training:run")([command, *args]))
     if command in COMMANDS:
         return _call(command, args)
+    if group := [name.removeprefix(f"{command} ") for name in COMMANDS if name.startswith(f"{command} ")]:
+        if not args or args[0] in ("-h", "--help", "help"):
+            sys.stdout.write(overview(command))
+            return 0
+        raise UserError(f"There is no command '{command} {args[0]}'.{hint(args[0], group)}")
     kind = "option" if command.startswith("-") else "command"
     near = hint(command, [*TRAINING, *COMMANDS])
     raise UserError(f"There is no {kind} '{command}'.{near}")
