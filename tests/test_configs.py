@@ -19,7 +19,8 @@ from uva_lightning.demos import write_demos
 
 CONFIGS = sorted(name for name in shipped() if "/" not in name)
 EMBEDDED = ["quickstart.yaml", "showcase.yaml"]
-PAPER = [name for name in CONFIGS if name not in EMBEDDED]
+OWN = ["lerobot.yaml"]
+PAPER = [name for name in CONFIGS if name not in (*EMBEDDED, *OWN)]
 STAGES = {"both": [], "video": ["stages/video.yaml"], "joint": ["stages/joint.yaml"]}
 OFFICIAL = {
     ("pusht.yaml", "both"): 261.08,
@@ -94,6 +95,21 @@ def two_steps(config: str, stage: str, data: Path, folder: Path, *options: str) 
 
 def heads(file: Path) -> set[str]:
     return {name.split(".")[1] for name in torch.load(file)["state_dict"] if name.startswith("heads.")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_recordings_of_one_s_own_train(version: str, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from lerobot_sets import write_set
+
+    write_set(tmp_path / "set", version, width=26, size=(48, 64), rate=30)
+    argv = ["fit", "--config=configs/lerobot.yaml", f"--data.path={tmp_path / 'set'}", "--data.batch_size=4"]
+    argv += [f"--trainer.logger.init_args.save_dir={tmp_path}", "--trainer.precision=32-true"]
+    assert main([*argv, *SHORT, "--trainer.val_check_interval=2"]) == 0
+    (file,) = tmp_path.glob("**/last.ckpt")
+    assert {"action", "video"} == heads(file)
+    assert torch.load(file)["contract"]["action_dim"] == 26
 
 
 @pytest.mark.slow
