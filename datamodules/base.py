@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -30,6 +29,7 @@ from uva_lightning.datamodules.rows import Rows
 from uva_lightning.datamodules.step_sampler import FixedBatchSampler, StepBatchSampler, StepLoader
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.datamodules.symmetry import Symmetry
+from uva_lightning.datamodules.training_data import TrainingData
 from uva_lightning.datamodules.transform import WindowTransform
 from uva_lightning.datamodules.varied_history import VariedHistory
 from uva_lightning.datamodules.window_batches import Extras, Latents, Variants, WindowBatches
@@ -37,7 +37,7 @@ from uva_lightning.datamodules.windows import Window, Windows
 from uva_lightning.types import Batch, DataSpec
 
 
-class RobotDataModule(LightningDataModule, ABC):
+class RobotDataModule(TrainingData, ABC):
     """Windows of robot episodes held in memory; a dataset adds its facts and ``read``.
 
     Args:
@@ -94,6 +94,7 @@ class RobotDataModule(LightningDataModule, ABC):
         self.spec = replace(self.window.spec(self.facts), text_dim=0 if text is None else text.width)
         self.latents: Latents | None = None
         self._store: EpisodeStore | None = None
+        self.image_size: int | None = None  # of the pictures, where a mixture wants another than the facts have
 
     @abstractmethod
     def read(self) -> EpisodeStore:
@@ -112,13 +113,13 @@ class RobotDataModule(LightningDataModule, ABC):
         return self._store
 
     def _square(self, store: EpisodeStore, camera: str) -> Frames:
-        """Give the pictures of a camera in the size of the facts."""
+        """Give the pictures of a camera in the size of the facts, or of the mixture."""
         if camera not in store.video:
             raise ValueError(
                 f"{self.path} has no pictures of {camera}, only {', '.join(store.video) or 'none'}; point data.path to "
                 f"data of this kind, or leave it out with data.window.cameras."
             )
-        frames, size = store.video[camera], self.spec.image_size
+        frames, size = store.video[camera], self.image_size or self.spec.image_size
         return frames if frames.shape[1:3] == (size, size) else Resized(frames, size, self.reading.fit)
 
     def prepare_data(self) -> None:
@@ -160,6 +161,23 @@ class RobotDataModule(LightningDataModule, ABC):
         drawn = np.random.default_rng(self.seed).choice(episodes, size=count, replace=False)
         return sorted(int(episode) for episode in drawn)
 
+    def chosen(self, name: str | None = None) -> RobotDataModule:
+        """See the base class; the only data set is this one."""
+        self.spec.chosen(name)
+        return self
+
+    def samples(self) -> Mapping[str, Batch]:
+        """See the base class."""
+        return {type(self).__name__: self.held_out().numbers(torch.zeros(1, dtype=torch.int64))}
+
+    def training(self) -> WindowBatches:
+        """Give the windows that train, mirrored ones too, indexed by whole batches."""
+        return self._batches(self._train, self.symmetry)
+
+    def held_out(self) -> WindowBatches:
+        """Give the windows that validate, as recorded, indexed by whole batches."""
+        return self._batches(self._val, None)
+
     def training_frames(self, most: int = 4096) -> Tensor:
         """Give evenly spaced frames of the training episodes, mirrored ones too: u8[n, H, W, 3]; for a tokenizer."""
         steps = self._train.steps()
@@ -169,7 +187,7 @@ class RobotDataModule(LightningDataModule, ABC):
 
     def training_numbers(self, block: int = 4096) -> Iterator[Batch]:
         """Give ``action`` and ``state`` of all training windows, mirrored ones too, in blocks; for the normalisers."""
-        data = self._batches(self._train, self.symmetry)
+        data = self.training()
         for first in range(0, len(data), block):
             yield data.numbers(np.arange(first, min(first + block, len(data))))
 
@@ -201,13 +219,13 @@ class RobotDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled windows; continues where the trainer's batch counter stands."""
-        data = self._batches(self._train, self.symmetry)
+        data = self.training()
         sampler = StepBatchSampler(len(data), self.batch_size, self.seed, self._consumed, self._rank, self._world)
         return StepLoader(data, sampler, self.reading.workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """All windows of the held-out episodes as recorded, in order."""
-        data = self._batches(self._val, None)
+        data = self.held_out()
         sampler = FixedBatchSampler(len(data), self.batch_size, self._rank, self._world)
         return DataLoader(
             data, None, sampler=sampler, num_workers=self.reading.workers, persistent_workers=self.reading.workers > 0

@@ -106,7 +106,7 @@ def build(video="flow", action="flow-each", objectives=None, **options):
 def tokens(module, samples=SAMPLES, seed=0):
     """Random tokens of every modality that the model has."""
     rng, made = torch.Generator().manual_seed(seed), {}
-    for name, shape in module._shapes(set(module.heads)).items():
+    for name, shape in module.sizes.items():
         video = name.removeprefix("past_") in module.cameras
         sizes = (shape.steps, shape.places) if video else (shape.steps,)
         made[name] = torch.randn((samples, *sizes, shape.channels), generator=rng)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -12,8 +13,37 @@ from uva_lightning.normalize import Normalizer
 from uva_lightning.types import Batch
 
 
-class ActionSpace(FittedOnBatches):
-    """How the model sees actions.
+class Actions(FittedOnBatches):
+    """How the model sees actions, of one data set or of several."""
+
+    @abstractmethod
+    def shown(self, action_dim: int) -> int:
+        """Width of what the transformer sees of an action of ``action_dim`` numbers."""
+
+    @abstractmethod
+    def encode(self, action: Tensor, state: Mapping[str, Tensor], source: Tensor | None = None) -> Tensor:
+        """Normalise f32[b, h, a] given f32[b, t, p] per proprioception entry.
+
+        Args:
+            action: In physical units.
+            state: The proprioception.
+            source: i64[b] on the CPU, number of each sample's data set where there are several.
+
+        Returns:
+            f32[b, h, w]; the first ``a`` numbers are what heads denoise.
+        """
+
+    @abstractmethod
+    def decode(self, action: Tensor, state: Mapping[str, Tensor], source: Tensor | None = None) -> Tensor:
+        """Undo ``encode`` for what heads denoise, f32[b, h, a]."""
+
+    def valid(self, source: Tensor | None) -> Tensor | None:
+        """Tell which numbers of its actions each sample really has, bool[b, a]; None where all have all."""
+        return None
+
+
+class ActionSpace(Actions):
+    """How the model sees actions of one data set.
 
     Args:
         normalizer: Map to the model's numbers, which heads denoise.
@@ -27,7 +57,7 @@ class ActionSpace(FittedOnBatches):
         self.normalizer, self.relative_to, self.place = normalizer, relative_to, place
 
     def shown(self, action_dim: int) -> int:
-        """Width of what the transformer sees of an action of ``action_dim`` numbers."""
+        """See the base class."""
         return action_dim if self.place is None else 2 * action_dim
 
     def begin(self) -> None:
@@ -51,17 +81,13 @@ class ActionSpace(FittedOnBatches):
             if part.count:
                 part.finish()
 
-    def encode(self, action: Tensor, state: Mapping[str, Tensor]) -> Tensor:
-        """Normalise f32[b, h, a] given f32[b, t, p] per proprioception entry.
-
-        Returns:
-            f32[b, h, w]; the first ``a`` numbers are what heads denoise.
-        """
+    def encode(self, action: Tensor, state: Mapping[str, Tensor], source: Tensor | None = None) -> Tensor:
+        """See the base class."""
         denoised = self.normalizer.encode(action - self._origin(action, state))
         return denoised if self.place is None else torch.cat((denoised, self.place.encode(action)), dim=-1)
 
-    def decode(self, action: Tensor, state: Mapping[str, Tensor]) -> Tensor:
-        """Undo ``encode`` for what heads denoise, f32[b, h, a]."""
+    def decode(self, action: Tensor, state: Mapping[str, Tensor], source: Tensor | None = None) -> Tensor:
+        """See the base class."""
         return self.normalizer.decode(action) + self._origin(action, state)
 
     @property

@@ -60,6 +60,11 @@ class Curriculum(ObjectiveSampler):
         stage = bisect_right(self.starts, step) - 1
         return self._samplers[stage](step - self.starts[stage], present, rank)
 
+    def check(self, sets: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """See the base class; every stage is looked at before the first begins."""
+        for sampler in self._samplers:
+            sampler.check(sets)
+
     @staticmethod
     def _check(objectives: Mapping[str, Objective], stages: Mapping[str, Stage]) -> None:
         if not stages:

@@ -10,20 +10,21 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from uva_lightning.action_space import ActionSpace
 from uva_lightning.balance import Balancer, FixedWeights, Terms, split_terms
 from uva_lightning.metrics.window import WindowMeans
 from uva_lightning.model.fitted import Fitted, fit_together
 from uva_lightning.model.heads.base import Head
 from uva_lightning.model.start import StartFrom
+from uva_lightning.model.stored import check_contract
 from uva_lightning.model.streams import Shape
-from uva_lightning.model.tokenizers.base import Tokenizer
+from uva_lightning.model.tokenizers.base import Tokenizer, encode_where
 from uva_lightning.model.transformer import LatentTransformer
-from uva_lightning.normalize import Limits
 from uva_lightning.objective import Objective
 from uva_lightning.optim import AdamWCosine
 from uva_lightning.proprioception import Proprioception
 from uva_lightning.sampler import ObjectiveSampler, Plan, seeded
+from uva_lightning.set_actions import AnyActions, actions_for
+from uva_lightning.sizes import sequences, shapes, views
 from uva_lightning.types import Batch, DataSpec, Tokens, Visible
 
 HeadFactory = Callable[[Shape], Head]
@@ -40,7 +41,8 @@ class UVAModule(LightningModule):
         objectives: What is trained, by a name of your choice.
         heads: One per predicted modality. A camera besides the main view has a future only if there is a head for it.
         transformer: The trunk, with the streams by which modalities enter.
-        actions: How the model sees actions; each dimension's range to [-1, 1] if not given, as UVA.
+        actions: How the model sees actions; each dimension's range to [-1, 1] if not given, as UVA. Each data set of a
+            mixture has its own copy, fitted to it alone, or the one that is given for it by its name.
         proprioception: How the model sees proprioception; every entry a modality of its own if not given.
         sampler: Which sample serves which objective; equal shares in every batch if not given.
         balancer: How losses become one; the objectives' fixed weights if not given.
@@ -56,7 +58,7 @@ class UVAModule(LightningModule):
         objectives: dict[str, Objective],
         heads: dict[str, HeadFactory],
         transformer: TransformerFactory,
-        actions: ActionSpace | None = None,
+        actions: AnyActions | None = None,
         proprioception: Proprioception | None = None,
         sampler: SamplerFactory = ObjectiveSampler,
         balancer: Balancer | None = None,
@@ -66,21 +68,22 @@ class UVAModule(LightningModule):
     ) -> None:
         super().__init__()
         self.spec, self.tokenizer, self.seed, self.start = spec, tokenizer, seed, start
-        self.actions = actions or ActionSpace(Limits())
+        self.actions = actions_for(spec, actions)
         self.proprioception = (proprioception or Proprioception()).bind(spec)
         self.optimizer, self._means = optimizer or AdamWCosine(), WindowMeans()
         self.sampler, self.balancer = sampler(objectives), balancer or FixedWeights()
         self.objectives = nn.ModuleList(o for o in objectives.values() if isinstance(o, nn.Module))
 
-        shapes = self._shapes(set(heads))
-        self.transformer = transformer({n: s for n, s in shapes.items() if n not in self.proprioception.targets})
-        shapes["action"] = replace(shapes["action"], channels=spec.action_dim)
-        if unknown := set(heads) - set(shapes):
+        self.sizes = shapes(spec, tokenizer, self.actions, self.proprioception, heads)
+        self.transformer = transformer({n: s for n, s in self.sizes.items() if n not in self.proprioception.targets})
+        if unknown := set(heads) - set(self.sizes):
             raise ValueError(
-                f"model.heads names {sorted(unknown)}, but the data has {sorted(shapes)}; rename or remove."
+                f"model.heads names {sorted(unknown)}, but the data has {sorted(self.sizes)}; rename or remove."
             )
-        width = self.transformer.width
-        self.heads = nn.ModuleDict({name: head(replace(shapes[name], width=width)) for name, head in heads.items()})
+        sizes = {name: replace(shape, width=self.transformer.width) for name, shape in self.sizes.items()}
+        if spec.action_dim:
+            sizes["action"] = replace(sizes["action"], channels=spec.action_dim)
+        self.heads = nn.ModuleDict({name: head(sizes[name]) for name, head in heads.items()})
         for name, objective in objectives.items():
             if missing := set(objective.predicts) - set(heads):
                 raise ValueError(
@@ -96,7 +99,7 @@ class UVAModule(LightningModule):
         torch.manual_seed(seeded(self.seed, step, self.global_rank).initial_seed())  # a resume repeats the noise
         plan, terms = self.losses(batch, step)
         loss = self.balancer(plan, terms)
-        self._log_training(plan, terms, loss)
+        self._log_training(plan, terms, loss, batch)
         return loss
 
     def losses(self, batch: Batch, step: int) -> tuple[Plan, Terms]:
@@ -109,12 +112,12 @@ class UVAModule(LightningModule):
         Returns:
             Who served what, and the mean loss of each (objective, modality).
         """
-        present = {**batch.present, **self.proprioception.present(batch)} if batch.present else {}
+        present = self.present(batch) if batch.present else {}
         plan = self.sampler(step, present, self.global_rank)
         posterior = seeded(self.seed, step, self.global_rank, 2)
         tokens = self.tokens(batch, posterior).rows(plan.order.to(self.device))
         seen = plan.visible(tokens, seeded(self.seed, step, self.global_rank, 1))
-        seen = seen.without({name: rows[plan.order] for name, rows in self._absent(batch, present).items()})
+        seen = seen.without({name: rows[plan.order] for name, rows in self.absent(batch).items()})
         seen = seen.to(self.device)
         latent = self.transformer(tokens, seen)  # [b, t, s, d]
         losses = {
@@ -127,11 +130,15 @@ class UVAModule(LightningModule):
             terms |= {(name, term): value.mean() for term, value in own.items()}
         return plan, terms
 
-    def _absent(self, batch: Batch, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def present(self, batch: Batch) -> dict[str, Tensor]:
+        """Say which samples have a modality of the model, bool[b]."""
+        return {**batch.present, **self.proprioception.present(batch)}
+
+    def absent(self, batch: Batch) -> dict[str, Tensor]:
         """Samples that lack a modality, bool[b], where some do: it is hidden, whatever an objective shows."""
         whole = {"action": batch.action, "past_action": batch.past_action, "text": batch.text}
         gone = {name: torch.ones(len(batch), dtype=torch.bool) for name, value in whole.items() if value is None}
-        return {name: ~flags for name, flags in present.items() if not flags.all()} | gone
+        return {name: ~flags for name, flags in self.present(batch).items() if not flags.all()} | gone
 
     def head(self, name: str) -> Head:
         """Give the head of a modality.
@@ -157,47 +164,31 @@ class UVAModule(LightningModule):
         """
         values: dict[str, Tensor] = {}
         for name, camera in self.cameras.items():
-            moments = batch.latents[camera] if batch.latents else self.tokenizer.encode(batch.video[camera])
+            moments = batch.latents.get(camera)
+            if moments is None:
+                moments = encode_where(self.tokenizer, batch.video[camera], batch.present.get(name))
             latents = self.tokenizer.sample(moments, posterior)  # f32[b, 2t, s, c]
             values[f"past_{name}"], future = latents.chunk(2, dim=1)
             if name in self.transformer.streams:
                 values[name] = future
         given = {"past_action": batch.past_action, "action": batch.action}
-        values |= {n: self.actions.encode(v, batch.state) for n, v in given.items() if v is not None}
+        values |= {n: self.actions.encode(v, batch.state, batch.source) for n, v in given.items() if v is not None}
         if batch.text is not None:
             values["text"] = batch.text[:, None]
         if surplus := set(values) - set(self.transformer.streams):
             name = sorted(surplus)[0]
             raise ValueError(f"The batch has {name}, for which this model has no stream; leave it out of the data.")
-        for name, (channels, steps) in self._sequences().items():
+        for name, (channels, steps) in sequences(self.spec, self.actions).items():
             if name not in values:
                 values[name] = torch.zeros(len(batch), steps, channels, device=self.device)
         values |= self.proprioception.encode(batch, self.device)
-        return Tokens(values)
-
-    def _shapes(self, heads: set[str]) -> dict[str, Shape]:
-        """Sizes of every modality, for a model with these heads."""
-        spec, frames = self.spec, (self.tokenizer.channels, self.spec.frames)
-        main = next(iter(self.cameras))
-        views = {f"past_{camera}": frames for camera in self.cameras}
-        views |= {camera: frames for camera in self.cameras if camera == main or camera in heads}
-        states = self.proprioception.modalities() | self.proprioception.predicted()
-        grid = self.tokenizer.grid(spec.image_size)
-        sizes = {**views, **self._sequences(), **states}
-        return {name: Shape(spec.frames, grid, channels, steps) for name, (channels, steps) in sizes.items()}
-
-    def _sequences(self) -> dict[str, tuple[int, int]]:
-        """Width and steps of what is neither picture nor proprioception."""
-        spec = self.spec
-        action = (self.actions.shown(spec.action_dim), spec.horizon)
-        past = {"past_action": action} if spec.past_action else {}
-        return {"action": action, **past, **({"text": (spec.text_dim, 1)} if spec.text_dim else {})}
+        valid = self.actions.valid(batch.source)
+        return Tokens(values, None if valid is None else {"action": valid})
 
     @property
     def cameras(self) -> dict[str, str]:
-        """Cameras by the name of their modality; the main view is 'video', as in the paper."""
-        main, *others = self.spec.cameras
-        return {"video": main, **{camera: camera for camera in others}}
+        """Cameras by the name of their modality."""
+        return views(self.spec)
 
     # -- training -------------------------------------------------------------------------------------------------
 
@@ -210,12 +201,13 @@ class UVAModule(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Decide as robot policy: ``action`` f32[b, h, a] in physical units, and what was really done."""
-        tokens, present = self.tokens(batch), {**batch.present, **self.proprioception.present(batch)}
-        seen = Visible.only(tokens, "history").without(self._absent(batch, present)).to(self.device)
+        tokens = self.tokens(batch)
+        seen = Visible.only(tokens, "history").without(self.absent(batch)).to(self.device)
         head, shape = self.head("action"), (len(batch), self.spec.horizon, self.spec.action_dim)
         noise = torch.randn(shape, generator=seeded(self.seed, batch_idx, self.global_rank)).to(self.device)
         sampled = head.sample(self.transformer(tokens, seen), tokens, seen, noise)
-        predicted = {"action": self.actions.decode(sampled, batch.state)}
+        predicted = {"action": self.actions.decode(sampled, batch.state, batch.source)}
+        predicted |= {} if batch.source is None else {"source": batch.source}
         return predicted if batch.action is None else {**predicted, "recorded": batch.action}
 
     def configure_gradient_clipping(
@@ -235,7 +227,8 @@ class UVAModule(LightningModule):
         """Fit what is fitted on data and not in the checkpoint, then encode every frame once.
 
         Raises:
-            ValueError: The sampler leaves heads without gradients and the strategy cannot handle that.
+            ValueError: The sampler leaves heads without gradients and the strategy cannot handle that, or no data set
+                has what an objective needs.
         """
         options = getattr(self.trainer.strategy, "_ddp_kwargs", {})
         unused = not self.sampler.serves_all and not options.get("find_unused_parameters", False)
@@ -245,6 +238,7 @@ class UVAModule(LightningModule):
                 "gradients; set trainer.strategy=ddp_find_unused_parameters_true."
             )
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.sampler.check({name: self.present(sample) for name, sample in data.samples().items()})
         if self.start is not None and self.trainer.ckpt_path is None:
             self.start.apply(self, self._fitted())
         if not self.tokenizer.fitted:
@@ -275,10 +269,13 @@ class UVAModule(LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeded(self.seed, batch_idx, self.global_rank).initial_seed())
             plan, terms = self.losses(batch, batch_idx)
-        self.log(f"{stage}/loss", self.balancer(plan, terms), prog_bar=True, batch_size=len(batch), sync_dist=True)
-        for (name, term), value in terms.items():
-            rows = plan.served[name]
-            self.log(f"{stage}/{name}/{term}", value, batch_size=rows.stop - rows.start, sync_dist=True)
+        loss = self.balancer(plan, terms)
+        own = [] if batch.source is None else [f"{stage}/{list(self.spec.sets)[int(batch.source[0])]}"]
+        for where in (stage, *own):  # a batch of a mixture's validation is from one data set
+            self.log(f"{where}/loss", loss, prog_bar=where == stage, batch_size=len(batch), sync_dist=True)
+            for (name, term), value in terms.items():
+                rows = plan.served[name]
+                self.log(f"{where}/{name}/{term}", value, batch_size=rows.stop - rows.start, sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the gradient norm of the trunk and of each head."""
@@ -288,9 +285,11 @@ class UVAModule(LightningModule):
                 if norms:
                     self.log(f"grad_norm/{name}", torch.stack(norms).norm())
 
-    def _log_training(self, plan: Plan, terms: Terms, loss: Tensor) -> None:
+    def _log_training(self, plan: Plan, terms: Terms, loss: Tensor, batch: Batch) -> None:
         """Log means since the last entry, so that every objective shows, also where one serves a whole batch."""
         shares = {f"train/{name}/share": (r.stop - r.start) / len(plan.order) for name, r in plan.served.items()}
+        if batch.source is not None:
+            shares |= plan.origins(batch.source, list(self.spec.sets))
         losses = {f"train/{name}/{term}": value for (name, term), value in terms.items()}
         self._means.add({"train/loss": loss, **losses, **shares})
         if self._log_is_due:
@@ -324,13 +323,7 @@ class UVAModule(LightningModule):
         """
         if missing := {"contract", "fitted"} - set(checkpoint):
             raise ValueError(f"The checkpoint lacks {sorted(missing)}, expected one that `uva fit` wrote.")
-        contract, now = checkpoint["contract"], asdict(self.spec)
-        if wrong := [name for name in now if name != "action_meaning" and contract.get(name) != now[name]]:
-            name = wrong[0]
-            raise ValueError(
-                f"The data has {name} = {now[name]}, the checkpoint was trained with {contract.get(name)}"
-                f"{f' (and {len(wrong) - 1} more differ)' if wrong[1:] else ''}; use the same data, or train anew."
-            )
+        check_contract(checkpoint["contract"], self.spec)
         for name, part in self._fitted().items():
             part.load_state(checkpoint["fitted"][name])
         self._place_fitted()

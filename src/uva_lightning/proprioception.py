@@ -10,6 +10,7 @@ from torch import Tensor
 from uva_lightning.model.fitted import FittedOnBatches, rows_with
 from uva_lightning.normalize import Limits, Normalizer
 from uva_lightning.types import FUTURE, Batch, DataSpec
+from uva_lightning.union import mapped, samples_of
 
 
 class Proprioception(FittedOnBatches):
@@ -35,6 +36,7 @@ class Proprioception(FittedOnBatches):
         self.unused = tuple(unused)
         self.streams, self.targets, self.normalizers = streams or {}, predicts or {}, normalizers or {}
         self._unfitted: dict[str, Normalizer] = {}
+        self._by_set: dict[int, dict[str, Normalizer]] = {}
         if wrong := [name for name in self.targets if not name.startswith(FUTURE)]:
             raise ValueError(f"proprioception.predicts names '{wrong[0]}', expected '{FUTURE}{wrong[0]}'; rename it.")
 
@@ -63,7 +65,12 @@ class Proprioception(FittedOnBatches):
             )
         rest = {entry: [entry] for entry in spec.state_dims if entry not in named}
         self.spec, self.streams = spec, {**self.streams, **rest}
-        self.normalizers = {entry: self.normalizers.get(entry) or Limits() for entry in spec.state_dims}
+        maps = {entry: self.normalizers.get(entry) or Limits() for entry in spec.state_dims}
+        self.normalizers = maps if not spec.sets else {}
+        for number, (name, part) in enumerate(spec.sets.items()):  # each set has its own, fitted to its numbers alone
+            own = {entry: maps[entry].another() for entry in part.spec.state_dims}
+            self._by_set[number] = own
+            self.normalizers |= {f"{name}/{entry}": normalizer for entry, normalizer in own.items()}
         return self
 
     def modalities(self) -> dict[str, tuple[int, int]]:
@@ -82,9 +89,15 @@ class Proprioception(FittedOnBatches):
 
     def update(self, batch: Batch) -> None:
         """Gather the entries that a batch has, of the samples that have them."""
-        for entry, part in self._unfitted.items():
-            if entry in batch.state:
-                part.update(rows_with(batch, entry, batch.state[entry]).flatten(0, 1), entry)
+        parts: list[tuple[dict[str, Normalizer], Batch | None]] = [(self._unfitted, batch)]
+        if self.spec.sets:
+            specs = [part.spec for part in self.spec.sets.values()]
+            parts = [(own, samples_of(batch, number, specs[number])) for number, own in self._by_set.items()]
+        unfitted = list(self._unfitted.values())
+        for normalizers, samples in parts:
+            for entry, part in normalizers.items():
+                if samples is not None and entry in samples.state and part in unfitted:
+                    part.update(rows_with(samples, entry, samples.state[entry]).flatten(0, 1), entry)
 
     def finish(self) -> None:
         """Choose; an entry that no sample has stays unfitted, as there is nothing to map."""
@@ -99,12 +112,18 @@ class Proprioception(FittedOnBatches):
             (self.targets, batch.future_state, self.spec.horizon),
         )
         return {
-            name: torch.cat([self.normalizers[entry].encode(values[entry]) for entry in group], dim=-1)
+            name: torch.cat([self._encoded(entry, values[entry], batch.source) for entry in group], dim=-1)
             if set(group) <= set(values)
             else torch.zeros(len(batch), steps, self._width(group), device=device)
             for groups, values, steps in given
             for name, group in groups.items()
         }
+
+    def _encoded(self, entry: str, values: Tensor, source: Tensor | None) -> Tensor:
+        if source is None:
+            return self.normalizers[entry].encode(values)
+        maps = {number: own[entry].encode for number, own in self._by_set.items() if entry in own}
+        return mapped(values, source, maps)
 
     def present(self, batch: Batch) -> dict[str, Tensor]:
         """Say which samples have a modality, bool[b]: those that have all of its entries.

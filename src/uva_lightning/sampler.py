@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
+from uva_lightning.apportion import apportioned
 from uva_lightning.objective import Objective
 from uva_lightning.types import Tokens, Visible
 
@@ -44,6 +45,19 @@ class Plan:
             for modality in self.objectives[name].predicts:
                 rows.setdefault(modality, []).extend(range(part.start, part.stop))
         return {modality: _slice(index) for modality, index in rows.items()}
+
+    def origins(self, source: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Give the share of each objective's rows that each data set has, f32[], as ``train/objective/from_set``.
+
+        Args:
+            source: i64[b], number of each sample's data set.
+            names: Of the data sets.
+        """
+        shares: dict[str, Tensor] = {}
+        for name, rows in self.served.items():
+            counts = torch.bincount(source[self.order[rows]], minlength=len(names))
+            shares |= {f"train/{name}/from_{one}": n / counts.sum() for one, n in zip(names, counts, strict=True)}
+        return shares
 
     def visible(self, tokens: Tokens, rng: Generator) -> Visible:
         """Ask each objective what its rows may see; ``tokens`` are in the plan's order."""
@@ -119,20 +133,43 @@ class ObjectiveSampler:
         kept = {name: rows for name, rows in served.items() if rows.start < rows.stop}
         return Plan(torch.cat(groups), kept, self.objectives)
 
+    def check(self, sets: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Make sure before the first step that every objective has data, and all data an objective.
+
+        Args:
+            sets: bool[n] per modality for each data set: what its samples have.
+
+        Raises:
+            ValueError: No data set has what an objective needs, or a data set lacks what any of them needs.
+        """
+        trained = {name: objective for name, objective in self.objectives.items() if self.shares[name] > 0}
+        has = {name: {modality for modality, there in flags.items() if there.any()} for name, flags in sets.items()}
+        found = "; ".join(f"{name} has {', '.join(sorted(own)) or 'nothing'}" for name, own in has.items())
+        for name, objective in trained.items():
+            if not any(objective.eligible() <= own for own in has.values()):
+                needs = ", ".join(sorted(objective.eligible()))
+                raise ValueError(
+                    f"Objective '{name}' needs {needs}, but no data set has it: {found}; add data that has it, or take "
+                    f"the objective out with model.objectives.{name}: null."
+                )
+        for name, own in has.items():
+            if not any(objective.eligible() <= own for objective in trained.values()):
+                needs = "; ".join(f"{one} {', '.join(sorted(o.eligible()))}" for one, o in trained.items())
+                raise ValueError(
+                    f"The samples of {name} fit no objective: it has {', '.join(sorted(own)) or 'nothing'}, the "
+                    f"objectives need: {needs}; add an objective that they can serve, such as VideoModel, or leave "
+                    "the data out."
+                )
+
     def _counts(self, step: int, samples: int, usable: list[str]) -> list[int]:
         """Samples per objective, 0 for one that is not usable; rounding errors never add up over the steps."""
         before, after = (self._until(batches * samples, usable) for batches in (step, step + 1))
         return [after.get(name, 0) - before.get(name, 0) for name in self.objectives]
 
     def _until(self, samples: int, usable: list[str]) -> dict[str, int]:
-        """Split the first so many samples; no count ever falls as they grow, since each is a share of what is left."""
-        names = sorted(usable, key=self.shares.__getitem__, reverse=True)  # small ones last: smallest errors
-        counts = {}
-        for index, name in enumerate(names):
-            left = sum(self.shares[other] for other in names[index:])
-            counts[name] = round(samples * (self.shares[name] / left))
-            samples -= counts[name]
-        return counts
+        """Split the first so many samples."""
+        counts = apportioned([self.shares[name] for name in usable], samples)
+        return dict(zip(usable, counts.tolist(), strict=True))
 
     def _fits(self, present: Mapping[str, Tensor], samples: int) -> Tensor:
         """bool[objectives, b]: which sample can serve which objective."""
@@ -156,9 +193,9 @@ class ObjectiveSampler:
         if fits.any(dim=1).equal(fits.all(dim=1)):  # every sample fits the same objectives
             return list(shuffled.split(counts))
         groups: list[list[int]] = [[] for _ in counts]
-        choosy_first = sorted(shuffled.tolist(), key=lambda sample: int(fits[:, sample].sum()))
-        for sample in choosy_first:
-            options = fits[:, sample].nonzero()[:, 0].tolist()
+        eligible = [[k for k, fit in enumerate(column) if fit] for column in fits.T.tolist()]
+        for sample in sorted(shuffled.tolist(), key=lambda sample: len(eligible[sample])):  # choosy ones first
+            options = eligible[sample]
             groups[max(options, key=lambda k: counts[k] - len(groups[k]))].append(sample)
         return [torch.tensor(group, dtype=torch.long) for group in groups]
 

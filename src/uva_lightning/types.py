@@ -35,6 +35,7 @@ class DataSpec:
         text_dim: Width of the instruction's embedding; 0 where there are no instructions.
         action_meaning: What an action is, with its unit, for people.
         conventions: Further facts for people and checks, such as orientation of pictures and rotation representation.
+        sets: Facts of each data set of a mixture, of which these here are the union; none where there is no mixture.
     """
 
     cameras: tuple[str, ...]
@@ -49,6 +50,7 @@ class DataSpec:
     text_dim: int = 0
     action_meaning: str = ""
     conventions: Mapping[str, str] = field(default_factory=dict)
+    sets: Mapping[str, SetSpec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.state_steps not in (None, self.frames, self.horizon):
@@ -76,6 +78,47 @@ class DataSpec:
         """Steps of the window that have a frame, history first: 3, 7, 11, 15, 19, ... for 4 frames in 16 steps."""
         return tuple(range(self.stride - 1, 2 * self.horizon, self.stride))
 
+    def chosen(self, name: str | None) -> str | None:
+        """Name the data set whose cameras and actions count; None where there is no mixture.
+
+        Args:
+            name: One of ``sets``; the only one that has actions if not given.
+
+        Raises:
+            ValueError: There is none of this name, or several have actions and none is named.
+        """
+        acting = [one for one, part in self.sets.items() if part.spec.action_dim]
+        if name is None and len(acting) == 1:
+            return acting[0]
+        if name is None and not self.sets:
+            return None
+        if name not in self.sets:
+            known = f"one of {', '.join(self.sets)}" if self.sets else "none: the model knows one data set"
+            raise ValueError(f"The data set is '{name}', expected {known}; choose with set (command line: --set).")
+        return name
+
+    def of(self, name: str | None) -> DataSpec:
+        """Give the facts of one data set, see ``chosen``."""
+        found = self.chosen(name)
+        return self if found is None else self.sets[found].spec
+
+    def modality(self, camera: str) -> str:
+        """Give the name of a camera's modality; the main view is 'video', as in the paper."""
+        return "video" if camera == self.cameras[0] else camera
+
+
+@dataclass(frozen=True)
+class SetSpec:
+    """One data set of a mixture.
+
+    Args:
+        spec: Its facts under its own names, with pictures in the size that the mixture has.
+        cameras: What each of its cameras is called in the mixture, by its own name.
+    """
+
+    spec: DataSpec
+    cameras: Mapping[str, str]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -92,6 +135,7 @@ class Batch:
         future_state: f32[b, h, p] per proprioception entry, at every step of the future.
         text: f32[b, 512], instruction embedding.
         present: bool[b] on the CPU per modality: what each sample really has.
+        source: i64[b] on the CPU, in a mixture: number of the data set in ``DataSpec.sets`` that a sample is from.
     """
 
     video: dict[str, Tensor] = field(default_factory=dict)
@@ -102,6 +146,7 @@ class Batch:
     future_state: dict[str, Tensor] = field(default_factory=dict)
     text: Tensor | None = None
     present: dict[str, Tensor] = field(default_factory=dict)
+    source: Tensor | None = None
 
     def __len__(self) -> int:
         for value in (*self.video.values(), *self.latents.values(), *self.present.values()):
@@ -109,14 +154,15 @@ class Batch:
         raise ValueError("The batch has no video, no latents and no 'present' entry; a datamodule must fill one.")
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """Move all but ``present``, which the sampler reads on the CPU without waiting for the device."""
+        """Move all but ``present`` and ``source``, which are read on the CPU without waiting for the device."""
 
         def move(value: Any) -> Any:
             if isinstance(value, dict):
                 return {name: move(entry) for name, entry in value.items()}
             return value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
 
-        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self) if f.name != "present"})
+        moved = (f.name for f in fields(self) if f.name not in ("present", "source"))
+        return replace(self, **{name: move(getattr(self, name)) for name in moved})
 
 
 class _Grouped(Mapping[str, Tensor]):
@@ -160,7 +206,28 @@ class Tokens(_Grouped):
     ``past_video`` and ``video``: f32[b, t, s, c]; ``action`` and ``past_action``: f32[b, h, a];
     a proprioception entry: f32[b, n, p]; ``text``: f32[b, 1, 512]; a modality of your own: f32[b, n, w]. A name tells
     where a modality lies in time: ``past_X`` is the history of ``X``, and ``future_X`` a target that no stream shows.
+
+    Args:
+        values: Tensors by modality.
+        valid: bool[b, w] by modality, where samples differ in width: which numbers of a token are really there. The
+            others are zero and count for nothing.
     """
+
+    def __init__(self, values: Mapping[str, Tensor], valid: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__(values)
+        self.valid = dict(valid or {})
+
+    def rows(self, index: Tensor | slice) -> Self:
+        """Take samples."""
+        return type(self)(*({name: x[index] for name, x in part.items()} for part in (self, self.valid)))
+
+    def to(self, device: torch.device) -> Self:
+        """Move to a device."""
+        return type(self)(*({name: x.to(device) for name, x in part.items()} for part in (self, self.valid)))
+
+    def replaced(self, values: Mapping[str, Tensor]) -> Self:
+        """Put other values in the place of some."""
+        return type(self)({**self, **values}, self.valid)
 
     @property
     def cameras(self) -> tuple[str, ...]:

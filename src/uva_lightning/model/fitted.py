@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -22,6 +23,13 @@ class Fitted(ABC):
     def __deepcopy__(self, memo: dict[int, Any]) -> Fitted:
         return self
 
+    def another(self) -> Self:
+        """Give a part like this one that is fitted on its own: deepcopy shares."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            setattr(other, name, _another(value))
+        return other
+
     @property
     @abstractmethod
     def fitted(self) -> bool:
@@ -38,6 +46,15 @@ class Fitted(ABC):
     @abstractmethod
     def to(self, device: torch.device) -> None:
         """Move in place."""
+
+
+def _another(value: Any) -> Any:
+    """Copy what a part is made of."""
+    if isinstance(value, Fitted):
+        return value.another()
+    if isinstance(value, dict):
+        return {key: _another(entry) for key, entry in value.items()}
+    return [_another(entry) for entry in value] if isinstance(value, list) else copy.deepcopy(value)
 
 
 class FittedOnBatches(Fitted):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,22 @@ def facts(contract: Mapping[str, Any]) -> dict[str, Any]:
         return vars(DataSpec(**{**contract, "cameras": tuple(contract["cameras"])}))
     except (TypeError, KeyError) as error:
         raise ValueError(f"The contract does not describe data of this version: {error}; import again.") from error
+
+
+def check_contract(contract: Mapping[str, Any], spec: DataSpec) -> None:
+    """Compare the facts that a checkpoint was trained with to those of the data.
+
+    Raises:
+        ValueError: They differ.
+    """
+    now = asdict(spec)
+    stored = {"sets": {}, **contract}  # checkpoints from before there were mixtures have no word of them
+    if wrong := [name for name in now if name != "action_meaning" and stored.get(name) != now[name]]:
+        name = wrong[0]
+        raise ValueError(
+            f"The data has {name} = {now[name]}, the checkpoint was trained with {stored.get(name)}"
+            f"{f' (and {len(wrong) - 1} more differ)' if wrong[1:] else ''}; use the same data, or train anew."
+        )
 
 
 def _read_folder(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from uva_lightning.action_space import ActionSpace
 from uva_lightning.model.heads.base import ActionHead, VideoHead
 from uva_lightning.model.heads.diffusion import GaussianDiffusion
 from uva_lightning.model.streams import Entry, Prefix
@@ -65,7 +66,7 @@ def autoencoder_of(module: UVAModule, path: Path) -> Path:
     tokenizer = module.tokenizer
     odd = [f"stream {name}" for name, entry in module.transformer.streams.items() if not _plain(name, entry)]
     odd += [f"head {name}" for name, head in module.heads.items() if not _usual(head)]
-    if module.actions.relative_to is not None or module.actions.place is not None:
+    if not isinstance(module.actions, ActionSpace) or module.actions.relative_to or module.actions.place is not None:
         odd.append("action space")
     if any(isinstance(layer, Block) and type(layer.mlp[1]) is not nn.GELU for layer in module.transformer.modules()):
         odd.append("activation")

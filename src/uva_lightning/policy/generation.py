@@ -120,7 +120,7 @@ class MaskedGenerator:
         """
         noise, made = noise or Noise(), dict[str, Tensor]()
         cameras = [name for name in modalities if name in tokens.cameras]
-        values = Tokens({**tokens, **{name: torch.zeros_like(tokens[name]) for name in cameras}})
+        values = tokens.replaced({name: torch.zeros_like(tokens[name]) for name in cameras})
         seen, places = Visible(dict(seen)), order.shape[1]
         hidden = rounds(places, self.iterations) if cameras else [places, 0]
         for number, (now, after) in enumerate(pairwise(hidden)):
@@ -136,7 +136,7 @@ class MaskedGenerator:
                 made[name] = head.sample(latent, values, due, start, how)
             if watch is not None:
                 watch(number, latent, made)
-            values = Tokens({**values, **{name: made[name] for name in cameras}})
+            values = values.replaced({name: made[name] for name in cameras})
             seen = Visible({**seen, **{name: seen[name] | chosen for name in cameras}})
         return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -72,12 +73,14 @@ class Head(nn.Module, ABC):
             f32[b], mean over the hidden tokens of each sample.
         """
 
-    def denoise(self, condition: Tensor, noise: Tensor, how: Sampling, unguided: Tensor | None) -> Tensor:
+    def denoise(
+        self, condition: Tensor, noise: Tensor, how: Sampling, unguided: Tensor | None, valid: Tensor | None = None
+    ) -> Tensor:
         """Sample rows f32[n, c] given their conditions [n, k] and, for guidance, their unconditional ones."""
         guide = None if how.guide is None or unguided is None else Guide(unguided, how.guide.scale)
         temperature = self.temperature if how.temperature is None else how.temperature
         steps = self.steps if how.steps is None else how.steps
-        return self.denoiser.sample(condition, noise, steps, temperature, how.step_noise, guide)
+        return self.denoiser.sample(condition, noise, steps, temperature, how.step_noise, guide, valid)
 
     @abstractmethod
     def sample(self, latent: Tensor, tokens: Tokens, seen: Visible, noise: Tensor, how: Sampling = USUAL) -> Tensor:
@@ -174,7 +177,8 @@ class ActionHead(Head):
         """See the base class; a row counts if any action in it is hidden."""
         target = tokens[self.modality][..., : self.channels].flatten(1)  # f32[b, h * a]
         condition = self._condition(latent)
-        rows = (measure or self.denoiser.loss)(target.reshape(len(condition), -1), condition).view(len(latent), -1)
+        measure = measure or partial(self.denoiser.loss, valid=self._valid(tokens, len(condition)))
+        rows = measure(target.reshape(len(condition), -1), condition).view(len(latent), -1)
         hidden = (~seen[self.modality]).view(*rows.shape, -1).any(dim=-1)  # bool[b, rows]
         return rows.where(hidden, 0.0).sum(dim=1) / hidden.sum(dim=1).clamp(min=1)
 
@@ -183,8 +187,16 @@ class ActionHead(Head):
         condition = self._condition(latent)
         rows = noise.reshape(len(condition), -1)
         unguided = None if how.guide is None else self._condition(how.guide.condition)
-        action = self.denoise(condition, rows, how, unguided).view_as(noise)
+        action = self.denoise(condition, rows, how, unguided, self._valid(tokens, len(rows))).view_as(noise)
         return torch.where(seen[self.modality][..., None], tokens[self.modality][..., : self.channels], action)
+
+    def _valid(self, tokens: Tokens, rows: int) -> Tensor | None:
+        """Tell which numbers of each row are there, bool[rows, c]; None where all are."""
+        valid = tokens.valid.get(self.modality)  # bool[b, a]
+        if valid is None:
+            return None
+        steps = tokens[self.modality].shape[1]
+        return valid[:, None, : self.channels].expand(-1, steps, -1).reshape(rows, -1)
 
     def _condition(self, latent: Tensor) -> Tensor:
         """Conditions of all rows, [b * conditions, k]."""

@@ -36,15 +36,17 @@ class Denoiser(nn.Module, ABC):
     """A diffusion process with its network. Rows are independent: a token, an action or a whole chunk."""
 
     @abstractmethod
-    def loss(self, target: Tensor, condition: Tensor) -> Tensor:
+    def loss(self, target: Tensor, condition: Tensor, valid: Tensor | None = None) -> Tensor:
         """Noise the target at random levels and measure the error of the network.
 
         Args:
             target: f32[n, c].
             condition: [n, k].
+            valid: bool[n, c], channels that a row has; all if not given. The network sees the others as zeros and
+                nothing is asked of it there, so that rows of different widths can share it.
 
         Returns:
-            f32[n], mean over channels (and noise draws).
+            f32[n], mean over the channels that are there (and noise draws).
         """
 
     def check(self, steps: int | str) -> None:
@@ -60,6 +62,7 @@ class Denoiser(nn.Module, ABC):
         temperature: float = 1.0,
         step_noise: StepNoise = fresh_noise,
         guide: Guide | None = None,
+        valid: Tensor | None = None,
     ) -> Tensor:
         """Turn noise into a sample.
 
@@ -70,7 +73,20 @@ class Denoiser(nn.Module, ABC):
             temperature: Factor on the random part: flow matching scales the start, diffusion the noise of its steps.
             step_noise: Gives the noise of each step, where the process has some.
             guide: Guidance; none if not given.
+            valid: bool[n, c], channels that a row has; all if not given. The others become zero.
 
         Returns:
             f32[n, c].
         """
+
+
+def only(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Put zeros where a channel is not there."""
+    return values if valid is None else values.where(valid, 0.0)
+
+
+def mean_over(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Average over the channels that are there: f32[n] of f32[n, c]."""
+    if valid is None:
+        return values.mean(dim=-1)
+    return only(values, valid).sum(dim=-1) / valid.sum(dim=-1).clamp(min=1)

@@ -12,7 +12,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from uva_lightning.model.heads.denoiser import Denoiser, Guide, StepNoise, fresh_noise
+from uva_lightning.model.heads.denoiser import Denoiser, Guide, StepNoise, fresh_noise, mean_over, only
 from uva_lightning.model.heads.network import DenoisingMLP
 from uva_lightning.model.heads.spacing import spaced
 
@@ -167,26 +167,32 @@ class GaussianDiffusion(Denoiser):
         self.schedule = Schedule(list(range(TRAIN_STEPS)))
         self._respaced: dict[str, Schedule] = {}
 
-    def loss(self, target: Tensor, condition: Tensor) -> Tensor:
+    def loss(self, target: Tensor, condition: Tensor, valid: Tensor | None = None) -> Tensor:
         """See the base class: squared error of the noise plus the variational term that trains the variance."""
         target = target.float().repeat(self.draws, 1)  # f32[draws * n, c]
         condition = self.net.condition(condition).repeat(self.draws, 1)
         time = torch.randint(TRAIN_STEPS, (len(target),), device=target.device)
         noise = torch.randn_like(target)
-        rows = self.loss_at(target, condition, time, noise)
+        valid = None if valid is None else valid.repeat(self.draws, 1)
+        rows = self.loss_at(target, condition, time, noise, valid)
         return rows.view(self.draws, -1).mean(dim=0)
 
-    def loss_at(self, target: Tensor, condition: Tensor, time: Tensor, noise: Tensor) -> Tensor:
+    def loss_at(
+        self, target: Tensor, condition: Tensor, time: Tensor, noise: Tensor, valid: Tensor | None = None
+    ) -> Tensor:
         """Loss f32[n] at given levels i64[n] and noise f32[n, c]; the condition is already projected."""
-        error, variational = self.terms_at(target, condition, time, noise)
+        error, variational = self.terms_at(target, condition, time, noise, valid)
         return error + self.variational_weight * variational
 
-    def terms_at(self, target: Tensor, condition: Tensor, time: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def terms_at(
+        self, target: Tensor, condition: Tensor, time: Tensor, noise: Tensor, valid: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Squared error of the noise and variational term in bits, f32[n] each; arguments as ``loss_at``."""
-        x = self.schedule.noised(target, noise, time[:, None])
+        x = only(self.schedule.noised(target, noise, time[:, None]), valid)
         predicted, fraction = self.net(x, time, condition).chunk(2, dim=-1)
-        error = (noise - predicted).square().mean(dim=-1)
-        return error, self._variational(target, x, predicted.detach(), fraction, time)
+        error = mean_over((noise - predicted).square(), valid)
+        variational = self._variational(target, x, predicted.detach(), fraction, time)
+        return error, mean_over(variational, valid) / math.log(2)
 
     def sample(
         self,
@@ -196,6 +202,7 @@ class GaussianDiffusion(Denoiser):
         temperature: float = 1.0,
         step_noise: StepNoise = fresh_noise,
         guide: Guide | None = None,
+        valid: Tensor | None = None,
     ) -> Tensor:
         """See the base class; the start keeps its scale, ``temperature`` scales the steps' noise.
 
@@ -206,16 +213,17 @@ class GaussianDiffusion(Denoiser):
             temperature: Factor on the noise of the steps.
             step_noise: Gives that noise; called for the ancestral update only.
             guide: Guidance of the predicted noise; the variance is the conditional one.
+            valid: bool[n, c], channels that a row has.
         """
         schedule = self._respace(steps).to(noise.device)
-        x, condition = noise.float(), self.net.condition(condition)
+        x, condition = only(noise.float(), valid), self.net.condition(condition)
         guide = None if guide is None else Guide(self.net.condition(guide.condition), guide.scale)
         count = len(schedule.timesteps)
         for step, index in zip(range(count - 1, -1, -1), schedule.places.flip(0).split(1), strict=True):
             predicted, fraction = self.predict(x, schedule.timesteps[index], condition, guide)
             clean = self.clipped(schedule.clean(x, predicted, index))
             draw = partial(_scaled, step_noise, step, temperature)
-            x = self.update(schedule, x, (clean, fraction), index, draw)
+            x = only(self.update(schedule, x, (clean, fraction), index, draw), valid)
         return x
 
     def predict(self, x: Tensor, time: Tensor, condition: Tensor, guide: Guide | None = None) -> tuple[Tensor, Tensor]:
@@ -246,7 +254,7 @@ class GaussianDiffusion(Denoiser):
         return self._respaced[key]
 
     def _variational(self, target: Tensor, x: Tensor, predicted: Tensor, fraction: Tensor, time: Tensor) -> Tensor:
-        """KL of the learned reverse step to the true one in bits; at t = 0 the likelihood of an 8-bit image bin."""
+        """KL f32[n, c] of the learned reverse step to the true one; at t = 0 the likelihood of an 8-bit image bin."""
         schedule, index = self.schedule, time[:, None]
         log_variance = schedule.log_variance(fraction.float(), index)
         mean = schedule.posterior_mean(schedule.clean(x, predicted, index), x, index)
@@ -255,7 +263,7 @@ class GaussianDiffusion(Denoiser):
         difference = (true_mean - mean).square() * (-log_variance).exp()
         kl = 0.5 * (log_variance - true_log_variance + (true_log_variance - log_variance).exp() + difference - 1)
         likelihood = _bin_log_likelihood(target, mean, 0.5 * log_variance)
-        return torch.where(index == 0, -likelihood, kl).mean(dim=-1) / math.log(2)
+        return torch.where(index == 0, -likelihood, kl)
 
 
 def _scaled(step_noise: StepNoise, step: int, temperature: float, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from uva_lightning.model.heads.denoiser import Denoiser, Guide, StepNoise, fresh_noise
+from uva_lightning.model.heads.denoiser import Denoiser, Guide, StepNoise, fresh_noise, mean_over, only
 from uva_lightning.model.heads.network import DenoisingMLP
 from uva_lightning.model.heads.spacing import number_of_steps
 
@@ -39,14 +39,15 @@ class FlowMatching(Denoiser):
         self.net = DenoisingMLP(channels, channels, condition, width, depth)
         self.draws, self.time_mean, self.time_std = draws, time_mean, time_std
 
-    def loss(self, target: Tensor, condition: Tensor) -> Tensor:
+    def loss(self, target: Tensor, condition: Tensor, valid: Tensor | None = None) -> Tensor:
         """See the base class."""
         target = target.float().repeat(self.draws, 1)  # f32[draws * n, c]
         condition = self.net.condition(condition).repeat(self.draws, 1)
-        noise = torch.randn_like(target)
+        valid = None if valid is None else valid.repeat(self.draws, 1)
+        noise = only(torch.randn_like(target), valid)
         time = torch.sigmoid(self.time_mean + self.time_std * torch.randn_like(target[:, :1]))
         velocity = self.net(torch.lerp(target, noise, time), TIME_SCALE * time[:, 0], condition)
-        return (velocity - (noise - target)).square().mean(dim=-1).view(self.draws, -1).mean(dim=0)
+        return mean_over((velocity - (noise - target)).square(), valid).view(self.draws, -1).mean(dim=0)
 
     def sample(
         self,
@@ -56,9 +57,10 @@ class FlowMatching(Denoiser):
         temperature: float = 1.0,
         step_noise: StepNoise = fresh_noise,
         guide: Guide | None = None,
+        valid: Tensor | None = None,
     ) -> Tensor:
         """Follow the velocity in equal Euler steps; ``temperature`` scales the start, and no step is random."""
-        x, condition = temperature * noise.float(), self.net.condition(condition)
+        x, condition = only(temperature * noise.float(), valid), self.net.condition(condition)
         other = None if guide is None else self.net.condition(guide.condition)
         count = number_of_steps(steps)
         times = torch.linspace(1, 0, count + 1, device=x.device)
@@ -66,5 +68,5 @@ class FlowMatching(Denoiser):
             velocity = self.net(x, TIME_SCALE * time, condition)
             if guide is not None and other is not None:
                 velocity = torch.lerp(self.net(x, TIME_SCALE * time, other), velocity, guide.scale)
-            x = x - velocity / count
+            x = x - only(velocity, valid) / count
         return x

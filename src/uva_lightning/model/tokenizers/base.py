@@ -45,3 +45,21 @@ class Tokenizer(Fitted):
     @abstractmethod
     def fingerprint(self) -> str:
         """Name the weights, so that cached latents of other weights are never taken for these."""
+
+
+def encode_where(tokenizer: Tokenizer, frames: Tensor, there: Tensor | None) -> Tensor:
+    """Encode the pictures of the samples that have some; the others become zeros at no cost.
+
+    Args:
+        tokenizer: Encodes.
+        frames: u8[b, n, H, W, 3].
+        there: bool[b] on the CPU; every sample if not given.
+
+    Returns:
+        [b, n, s, m].
+    """
+    if there is None or there.all():
+        return tokenizer.encode(frames)
+    rows = there.nonzero()[:, 0].to(frames.device)
+    some = tokenizer.encode(frames[rows] if len(rows) else frames[:1])  # of none, one tells the shape
+    return some.new_zeros(len(frames), *some.shape[1:]).index_copy(0, rows, some[: len(rows)])
