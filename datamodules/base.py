@@ -143,10 +143,11 @@ class RobotDataModule(TrainingData, ABC):
         self._val = self._windows(held_out)
         self._variants = Variants.of(store, self.symmetry)
         self._text = self._embedded(store)
+        acts = f"action [{spec.action_dim}] = {spec.action_meaning}" if spec.action_dim else "no actions"
         rank_zero_info(
             f"{type(self).__name__} from {self.path}: {store.episodes} episodes, {store.steps} steps at "
-            f"{spec.rate_hz:g} Hz, {spec.image_size} px pictures of {', '.join(spec.cameras)}; action "
-            f"[{spec.action_dim}] = {spec.action_meaning}; {len(training)} episodes train "
+            f"{spec.rate_hz:g} Hz, {self.image_size or spec.image_size} px pictures of {', '.join(spec.cameras)}; "
+            f"{acts}; {len(training)} episodes train "
             f"({len(self._train)} windows{', and as many mirrored' if self.symmetry else ''}), "
             f"{len(held_out)} validate ({len(self._val)} windows)."
             f"{''.join(f' {what}: {value}.' for what, value in spec.conventions.items())}"
@@ -242,12 +243,18 @@ class RobotDataModule(TrainingData, ABC):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment the pictures of a training batch, on the device on which they are by now."""
         training = self.trainer is not None and self.trainer.training
-        if self.augment is None or not batch.video or not training:
+        if not batch.video or not training:
             return batch
         share = len(batch)
         rows = Rows(torch.arange(share), self.seed, self._consumed(), self._rank * share, self.batch_size)
-        video = {name: self.augment(frames, rows, camera) for camera, (name, frames) in enumerate(batch.video.items())}
-        return replace(batch, video=video)
+        return replace(batch, video=self.augmented(batch.video, rows))
+
+    def augmented(self, video: Mapping[str, Tensor], rows: Rows) -> dict[str, Tensor]:
+        """Change the pictures of training windows, u8[b, 2t, H, W, 3] per camera, where ``augment`` says how."""
+        augment = self.augment
+        if augment is None:
+            return dict(video)
+        return {name: augment(frames, rows, camera) for camera, (name, frames) in enumerate(video.items())}
 
     def _windows(self, episodes: list[int]) -> Windows:
         return Windows(self.store.ends, self.window, episodes)

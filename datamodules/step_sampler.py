@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -90,17 +90,26 @@ class StepLoader(DataLoader[Any]):
         data: Indexed by whole batches.
         sampler: Gives the batches.
         workers: Processes that fetch them.
+        facts: What the order follows from, where it is not one shuffled data set.
     """
 
-    def __init__(self, data: Dataset[Any], sampler: StepBatchSampler, workers: int = 0) -> None:
+    def __init__(
+        self,
+        data: Dataset[Any],
+        sampler: DistributedSampler[Any],
+        workers: int = 0,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(data, None, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
-        self._order = {"samples": sampler.samples, "batch_size": sampler.batch_size, "seed": sampler.seed}
+        self._order: dict[str, Any] = dict(facts or {})
+        if isinstance(sampler, StepBatchSampler):
+            self._order = {"samples": sampler.samples, "batch_size": sampler.batch_size, "seed": sampler.seed}
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Name what the order follows from."""
         return dict(self._order)
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compare it with the checkpoint's."""
         changed = [
             f"{name} from {state_dict.get(name)} to {now}"

@@ -41,7 +41,6 @@ class Videos(RobotDataModule):
         path: Folder with videos, also in folders below it.
         image_size: Height and width of the pictures for the model; ``reading.fit`` says how they become square.
         rate_hz: Steps per second, as in the robot data that the videos go with.
-        action_dim: Width of the model's actions, as in the robot data; no sample here has any.
         batch_size: Windows of a step, over all processes together.
         window: What a window holds.
         val_ratio: Share of the videos held out, at least one.
@@ -59,7 +58,6 @@ class Videos(RobotDataModule):
         path: Path | str,
         image_size: int = 256,
         rate_hz: float = 10,
-        action_dim: int = 1,
         batch_size: int = 64,
         window: Window | None = None,
         val_ratio: float = 0.02,
@@ -69,13 +67,13 @@ class Videos(RobotDataModule):
         reading: Reading | None = None,
         encoding: Encoding | None = None,
     ) -> None:
-        for name, value in (("image_size", image_size), ("rate_hz", rate_hz), ("action_dim", action_dim)):
+        for name, value in (("image_size", image_size), ("rate_hz", rate_hz)):
             if not value > 0:
                 raise ValueError(f"{name} is {value}, expected more than 0; set data.{name}.")
         self.facts = DataSpec(  # type: ignore[misc]  # of the options, not of the class
             cameras=("camera",),
             image_size=image_size,
-            action_dim=action_dim,
+            action_dim=0,
             state_dims={},
             rate_hz=rate_hz,
             action_meaning="none recorded",

@@ -144,6 +144,10 @@ class WindowBatches(Dataset[Batch]):
             return fault
         return None
 
+    def by_set(self) -> dict[str | None, WindowBatches]:
+        """Give the windows of each data set; these are of one, which needs no name."""
+        return {None: self}
+
     def with_frames(self) -> WindowBatches:
         """Give the same windows with pictures, even where latents are cached."""
         other = copy(self)

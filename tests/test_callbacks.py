@@ -112,8 +112,8 @@ def test_held_out_windows_have_frames_even_from_cached_latents(tmp_path, tiny_da
     fit = trainer(tmp_path, limit_val_batches=1)
     fit.fit(tiny_module(data.spec), datamodule=data)
     assert data.latents
-    assert held_out(fit, 2).video["top"].shape == (2, 4, 96, 96, 3)
-    assert held_out(fit, 1000).video["top"].shape[0] == len(data.val_dataloader().dataset)
+    assert held_out(fit, 2)[None].video["top"].shape == (2, 4, 96, 96, 3)
+    assert held_out(fit, 1000)[None].video["top"].shape[0] == len(data.val_dataloader().dataset)
     assert next(iter(fit.val_dataloaders)).latents
 
 

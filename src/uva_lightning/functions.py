@@ -42,6 +42,7 @@ def functions(
     windows: int = 512,
     proposals: int = 8,
     device: str = "cpu",
+    set: str | None = None,
 ) -> dict[str, Any]:
     """Measure every function of a checkpoint on held-out episodes and unseen starts.
 
@@ -55,13 +56,15 @@ def functions(
         windows: Held-out windows.
         proposals: Action chunks that the planner chooses from.
         device: Where the model runs.
+        set: Data set of a mixture that is like the environment; the only one with actions if not given.
 
     Returns:
         What ``results.json`` holds.
     """
     from uva_lightning.report import show
 
-    module, source = load_module(ckpt)
+    module, every = load_module(ckpt)
+    source = every.chosen(set)
     if data is not None:
         source.path = data
     source.window = replace(source.window, pad=(0, 0))  # every frame of a window is a real one
@@ -71,7 +74,7 @@ def functions(
     if recorded is None:
         raise ValueError(f"{source.path} has no actions, expected recordings of a robot; set --data to such.")
     held_out = HeldOut.of(iter(source.val_dataloader()), windows)
-    policy = _policy(module, device)
+    policy = _policy(module, device, set)
     seeds = range(seed, seed + episodes)
     rows, single = _acting(ckpt, policy, recorded, env, seeds, proposals)
     order = ("robot policy", "video model", "forward dynamics", "inverse dynamics", "policy + planner")
@@ -110,7 +113,7 @@ def _acting(
     typical, planned = (play(Planner(policy, score, proposals, margin), more) for margin in (math.inf, LEAD))
     baselines = {
         "hold position": play(HoldPosition(next(iter(spec.state_dims)), spec.horizon), seeds),
-        "untrained model": play(_policy(_untrained(ckpt), str(policy.module.device)), seeds),
+        "untrained model": play(_policy(_untrained(ckpt), str(policy.module.device), policy.set), seeds),
         "mean action": play(ConstantAction.mean(actions, spec.horizon), seeds),
     }
     reward = "mean of the maximum reward, {} starts"
@@ -128,8 +131,8 @@ def _acting(
     }, first
 
 
-def _policy(module: UVAModule, device: str) -> UVAPolicy:
-    return UVAPolicy(module.to(device).eval(), dtype=torch.bfloat16)
+def _policy(module: UVAModule, device: str, name: str | None) -> UVAPolicy:
+    return UVAPolicy(module.to(device).eval(), dtype=torch.bfloat16, set=name)
 
 
 def _untrained(ckpt: Path) -> UVAModule:

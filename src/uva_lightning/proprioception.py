@@ -10,7 +10,7 @@ from torch import Tensor
 from uva_lightning.model.fitted import FittedOnBatches, rows_with
 from uva_lightning.normalize import Limits, Normalizer
 from uva_lightning.types import FUTURE, Batch, DataSpec
-from uva_lightning.union import mapped, samples_of
+from uva_lightning.union import mapped
 
 
 class Proprioception(FittedOnBatches):
@@ -37,6 +37,7 @@ class Proprioception(FittedOnBatches):
         self.streams, self.targets, self.normalizers = streams or {}, predicts or {}, normalizers or {}
         self._unfitted: dict[str, Normalizer] = {}
         self._by_set: dict[int, dict[str, Normalizer]] = {}
+        self._places: dict[str, tuple[int | None, str]] = {}
         if wrong := [name for name in self.targets if not name.startswith(FUTURE)]:
             raise ValueError(f"proprioception.predicts names '{wrong[0]}', expected '{FUTURE}{wrong[0]}'; rename it.")
 
@@ -67,10 +68,12 @@ class Proprioception(FittedOnBatches):
         self.spec, self.streams = spec, {**self.streams, **rest}
         maps = {entry: self.normalizers.get(entry) or Limits() for entry in spec.state_dims}
         self.normalizers = maps if not spec.sets else {}
+        self._places = {entry: (None, entry) for entry in self.normalizers}
         for number, (name, part) in enumerate(spec.sets.items()):  # each set has its own, fitted to its numbers alone
-            own = {entry: maps[entry].another() for entry in part.spec.state_dims}
+            own = {entry: maps[entry].another() for entry in part.states.values()}
             self._by_set[number] = own
             self.normalizers |= {f"{name}/{entry}": normalizer for entry, normalizer in own.items()}
+            self._places |= {f"{name}/{entry}": (number, entry) for entry in own}
         return self
 
     def modalities(self) -> dict[str, tuple[int, int]]:
@@ -89,15 +92,13 @@ class Proprioception(FittedOnBatches):
 
     def update(self, batch: Batch) -> None:
         """Gather the entries that a batch has, of the samples that have them."""
-        parts: list[tuple[dict[str, Normalizer], Batch | None]] = [(self._unfitted, batch)]
-        if self.spec.sets:
-            specs = [part.spec for part in self.spec.sets.values()]
-            parts = [(own, samples_of(batch, number, specs[number])) for number, own in self._by_set.items()]
-        unfitted = list(self._unfitted.values())
-        for normalizers, samples in parts:
-            for entry, part in normalizers.items():
-                if samples is not None and entry in samples.state and part in unfitted:
-                    part.update(rows_with(samples, entry, samples.state[entry]).flatten(0, 1), entry)
+        for name, part in self._unfitted.items():
+            number, entry = self._places[name]
+            if entry in batch.state:
+                values = rows_with(batch, entry, batch.state[entry])
+                if number is not None and batch.source is not None:
+                    values = values[rows_with(batch, entry, batch.source) == number]
+                part.update(values.flatten(0, 1), entry)
 
     def finish(self) -> None:
         """Choose; an entry that no sample has stays unfitted, as there is nothing to map."""

@@ -55,9 +55,10 @@ class SetActions(Actions):
     def __init__(self, spec: DataSpec, spaces: Mapping[str, ActionSpace]) -> None:
         self.spaces = dict(spaces)
         self._width = spec.action_dim
-        self._specs = [part.spec for part in spec.sets.values()]
+        self._parts = list(spec.sets.values())
         self._numbers = {number: spaces[name] for number, name in enumerate(spec.sets) if name in spaces}
-        widths = torch.tensor([one.action_dim for one in self._specs])
+        widths = torch.tensor([part.spec.action_dim for part in self._parts])
+        self._unfitted: dict[int, ActionSpace] = {}
         self._valid = torch.arange(self._width) < widths[:, None]  # bool[sets, a]
 
     def shown(self, action_dim: int) -> int:
@@ -65,27 +66,28 @@ class SetActions(Actions):
         return max((space.shown(action_dim) for space in self.spaces.values()), default=action_dim)
 
     def begin(self) -> None:
-        """See the base class."""
-        for space in self.spaces.values():
+        """Start to gather for the spaces that are not fitted yet."""
+        self._unfitted = {number: space for number, space in self._numbers.items() if not space.fitted}
+        for space in self._unfitted.values():
             space.begin()
 
     def update(self, batch: Batch) -> None:
         """Gather from the samples of each set for its own space."""
-        for number, space in self._numbers.items():
-            if (samples := samples_of(batch, number, self._specs[number])) is not None:
+        for number, space in self._unfitted.items():
+            if (samples := samples_of(batch, number, self._parts[number])) is not None:
                 space.update(samples)
 
     def finish(self) -> None:
         """See the base class."""
-        for space in self.spaces.values():
+        for space in self._unfitted.values():
             space.finish()
 
     def encode(self, action: Tensor, state: Mapping[str, Tensor], source: Tensor | None = None) -> Tensor:
         """See the base class; samples of a set without actions become zeros."""
         result = action.new_zeros(*action.shape[:-1], self.shown(self._width))
         for number, rows in by_set(self._known(source)):
-            if (space := self._numbers.get(number)) is not None:
-                width, own = self._specs[number].action_dim, self._own(number, state, rows)
+            if (space := self._fitted(number)) is not None:
+                width, own = self._parts[number].spec.action_dim, self._own(number, state, rows)
                 encoded = space.encode(action[rows][..., :width], own)
                 wide = [pad(part, (0, self._width - width)) for part in encoded.split(width, dim=-1)]
                 result[rows] = pad(torch.cat(wide, dim=-1), (0, result.shape[-1] - len(wide) * self._width))
@@ -95,8 +97,8 @@ class SetActions(Actions):
         """See the base class; what a sample does not have is NaN: nothing is known about it."""
         result = torch.full_like(action, torch.nan)
         for number, rows in by_set(self._known(source)):
-            if (space := self._numbers.get(number)) is not None:
-                width, own = self._specs[number].action_dim, self._own(number, state, rows)
+            if (space := self._fitted(number)) is not None:
+                width, own = self._parts[number].spec.action_dim, self._own(number, state, rows)
                 result[rows, ..., :width] = space.decode(action[rows][..., :width], own)
         return result
 
@@ -127,7 +129,12 @@ class SetActions(Actions):
 
     def _own(self, number: int, state: Mapping[str, Tensor], rows: slice | Tensor) -> dict[str, Tensor]:
         """Proprioception that the set has: the zeros of another's must not pass for its own."""
-        return {entry: state[entry][rows] for entry in self._specs[number].state_dims if entry in state}
+        return {own: state[entry][rows] for own, entry in self._parts[number].states.items() if entry in state}
+
+    def _fitted(self, number: int) -> ActionSpace | None:
+        """Give the space of a set; none where the set turned out to have no actions."""
+        space = self._numbers.get(number)
+        return space if space is not None and space.fitted else None
 
     @staticmethod
     def _known(source: Tensor | None) -> Tensor:

@@ -114,10 +114,12 @@ class SetSpec:
     Args:
         spec: Its facts under its own names, with pictures in the size that the mixture has.
         cameras: What each of its cameras is called in the mixture, by its own name.
+        states: What each of its proprioception entries is called in the mixture, by its own name.
     """
 
     spec: DataSpec
     cameras: Mapping[str, str]
+    states: Mapping[str, str]
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def union_spec(sets: Mapping[str, SetSpec], image_size: int) -> DataSpec:
         cameras=cameras,
         image_size=image_size,
         action_dim=max((spec.action_dim for spec in specs.values()), default=0),
-        state_dims=_state_dims(specs),
+        state_dims=_state_dims(sets),
         rate_hz=next(iter((acting or specs).values())).rate_hz,
         horizon=_shared(specs, "horizon"),
         frames=_shared(specs, "frames"),
@@ -69,15 +69,16 @@ def _shared(specs: Mapping[str, DataSpec], what: str) -> Any:
     return values[first]
 
 
-def _state_dims(specs: Mapping[str, DataSpec]) -> dict[str, int]:
+def _state_dims(sets: Mapping[str, SetSpec]) -> dict[str, int]:
     widths: dict[str, int] = {}
     owner: dict[str, str] = {}
-    for name, spec in specs.items():
-        for entry, width in spec.state_dims.items():
+    for name, part in sets.items():
+        for own, entry in part.states.items():
+            width = part.spec.state_dims[own]
             if widths.setdefault(entry, width) != width:
                 raise ValueError(
                     f"Proprioception '{entry}' is {width} wide in '{name}', expected {widths[entry]} as in "
-                    f"'{owner[entry]}'; call it something else with data.states.{name}: {{{entry}: {name}_{entry}}}."
+                    f"'{owner[entry]}'; call it something else with data.states.{name}: {{{own}: {name}_{entry}}}."
                 )
             owner.setdefault(entry, name)
     return widths
@@ -95,9 +96,13 @@ def joined(spec: DataSpec, parts: Mapping[str, Batch]) -> Batch:
         zeros to the width of the widest set, and ``source`` tells the sets apart.
     """
     batches, counts = list(parts.values()), [len(batch) for batch in parts.values()]
+    device = next(
+        (x.device for b in batches for x in (*b.video.values(), *b.latents.values(), *b.state.values())), None
+    )
 
     def numbers(given: Sequence[Tensor | None], *shape: int) -> Tensor:
-        return _stack([None if x is None else pad(x, (0, shape[-1] - x.shape[-1])) for x in given], counts, shape)
+        wide = [None if x is None else pad(x, (0, shape[-1] - x.shape[-1])) for x in given]
+        return _stack(wide, [torch.zeros(count, *shape, device=device) for count in counts])
 
     def pictures(kind: str) -> dict[str, Tensor]:
         given = [getattr(batch, kind) for batch in batches]
@@ -108,9 +113,7 @@ def joined(spec: DataSpec, parts: Mapping[str, Batch]) -> Batch:
         return {
             camera: _stack(
                 [x.get(names.get(camera, "")) for x, names in zip(given, own, strict=True)],
-                counts,
-                some.shape[1:],
-                some.dtype,
+                [some.new_zeros(()).expand(count, *some.shape[1:]) for count in counts],
             )
             for camera in spec.cameras
         }
@@ -118,32 +121,34 @@ def joined(spec: DataSpec, parts: Mapping[str, Batch]) -> Batch:
     steps, horizon = spec.proprio_steps, spec.horizon
     action = numbers([b.action for b in batches], horizon, spec.action_dim) if spec.action_dim else None
     past = numbers([b.past_action for b in batches], horizon, spec.action_dim) if spec.past_action else None
-    states = spec.state_dims.items()
+
+    def states(kind: str, rows: int) -> dict[str, Tensor]:
+        own = [{shown: mine for mine, shown in spec.sets[name].states.items()} for name in parts]
+        return {
+            entry: numbers(
+                [getattr(b, kind).get(names.get(entry, "")) for b, names in zip(batches, own, strict=True)], rows, width
+            )
+            for entry, width in spec.state_dims.items()
+        }
+
     places = {name: number for number, name in enumerate(spec.sets)}
     return Batch(
         video=pictures("video"),
         latents=pictures("latents"),
         action=action,
         past_action=past if spec.action_dim else None,
-        state={entry: numbers([b.state.get(entry) for b in batches], steps, width) for entry, width in states},
-        future_state={
-            entry: numbers([b.future_state.get(entry) for b in batches], horizon, width) for entry, width in states
-        },
+        state=states("state", steps),
+        future_state=states("future_state", horizon),
         text=numbers([b.text for b in batches], spec.text_dim) if spec.text_dim else None,
         present=_present(spec, parts),
         source=torch.cat([torch.full((len(batch),), places[name]) for name, batch in parts.items()]),
     )
 
 
-def _stack(
-    given: Sequence[Tensor | None], counts: Sequence[int], shape: Sequence[int], dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """Put parts one after another, zeros where one is missing."""
-    if len(given) == 1 and given[0] is not None:
-        return given[0]
-    device = next((x.device for x in given if x is not None), None)
-    blank = (torch.zeros(count, *shape, dtype=dtype, device=device) for count in counts)
-    return torch.cat([zeros if x is None else x for x, zeros in zip(given, blank, strict=True)])
+def _stack(given: Sequence[Tensor | None], blank: Sequence[Tensor]) -> Tensor:
+    """Put parts one after another, blank ones where one is missing."""
+    parts = [empty if x is None else x for x, empty in zip(given, blank, strict=True)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _present(spec: DataSpec, parts: Mapping[str, Batch]) -> dict[str, Tensor]:
@@ -162,10 +167,11 @@ def _present(spec: DataSpec, parts: Mapping[str, Batch]) -> dict[str, Tensor]:
 def _has(spec: DataSpec, part: SetSpec, batch: Batch) -> dict[str, Tensor]:
     every = torch.ones(len(batch), dtype=torch.bool)
     optional = {"action": batch.action, "past_action": batch.past_action, "text": batch.text}
-    given = [*batch.state, *(name for name, value in optional.items() if value is not None)]
+    given = [name for name, value in optional.items() if value is not None]
     views = {spec.modality(shown): part.spec.modality(own) for own, shown in part.cameras.items()}
     return {
         **{name: batch.present.get(name, every) for name in given},
+        **{part.states[name]: batch.present.get(name, every) for name in batch.state},
         **{shown: batch.present.get(own, every) for shown, own in views.items()},
     }
 
@@ -200,19 +206,20 @@ def mapped(values: Tensor, source: Tensor, maps: Mapping[int, Map]) -> Tensor:
     return result
 
 
-def samples_of(batch: Batch, number: int, spec: DataSpec) -> Batch | None:
+def samples_of(batch: Batch, number: int, part: SetSpec) -> Batch | None:
     """Take the actions and states of one data set out of a batch, as the set itself has them.
 
     Args:
         batch: Of a mixture.
         number: Of the set.
-        spec: Facts of the set.
+        part: Facts of the set.
 
     Returns:
         A batch without pictures; None where it has no samples.
     """
     if batch.source is None or not (rows := batch.source == number).any():
         return None
-    action = None if batch.action is None or not spec.action_dim else batch.action[rows][..., : spec.action_dim]
-    state = {entry: batch.state[entry][rows] for entry in spec.state_dims}
+    width = part.spec.action_dim
+    action = None if batch.action is None or not width else batch.action[rows][..., :width]
+    state = {own: batch.state[entry][rows] for own, entry in part.states.items()}
     return Batch(action=action, state=state, present={n: f[rows] for n, f in batch.present.items()})

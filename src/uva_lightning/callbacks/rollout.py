@@ -30,6 +30,7 @@ class Rollout(Callback):
         every: Roll out at every so many validations in training.
         execute: Actions of a chunk that are run before the policy decides again.
         videos: Episodes that are filmed.
+        set: Of a mixture, the data set that is like the environment; the only one with actions if not given.
     """
 
     def __init__(
@@ -40,12 +41,13 @@ class Rollout(Callback):
         every: int = 1,
         execute: int = 8,
         videos: int = 2,
+        set: str | None = None,
     ) -> None:
         for name, value, low in (("episodes", episodes, 1), ("every", every, 1), ("videos", videos, 0)):
             if value < low:
                 raise ValueError(f"{name} is {value}, expected at least {low}.")
         self.env, self.episodes, self.seed, self.every = env, episodes, seed, every
-        self.execute, self.videos = execute, videos
+        self.execute, self.videos, self.set = execute, videos, set
         self._validations = 0
 
     @property
@@ -68,7 +70,7 @@ class Rollout(Callback):
             ValueError: It differs from the data.
         """
         if stage in ("fit", "validate"):
-            open_env(self.env, _ours(pl_module).spec, self.execute).close()
+            open_env(self.env, _ours(pl_module).spec.of(self.set), self.execute).close()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Play, if it is time."""
@@ -81,8 +83,9 @@ class Rollout(Callback):
         measures: dict[str, float] = {}
         if trainer.is_global_zero:
             with undisturbed(pl_module):
-                result = self._play(UVAPolicy(_ours(pl_module), self.seed))
-            self._show(trainer, result, folder, _ours(pl_module).spec.rate_hz)
+                policy = UVAPolicy(_ours(pl_module), self.seed, set=self.set)
+                result = self._play(policy)
+            self._show(trainer, result, folder, policy.spec.rate_hz)
             measures = _measures(result)
         measures = trainer.strategy.broadcast(measures)  # the others wait here
         for name, value in measures.items():  # on all, since a ModelCheckpoint may watch them on all

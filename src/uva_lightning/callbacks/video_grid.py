@@ -29,11 +29,12 @@ WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 class VideoGrid(Callback):
     """Draw held-out windows at each validation: past, real future, imagined future, future given the true actions.
 
-    One PNG per camera goes to the run folder, ``pictures/step_00000500_top.png``, and to TensorBoard. The windows are
-    the same every time.
+    One PNG per camera goes to the run folder, ``pictures/step_00000500_top.png``, and to TensorBoard; where data are a
+    mixture one per data set and camera, ``pictures/step_00000500_people_camera.png``. The windows are the same every
+    time.
 
     Args:
-        windows: Windows, evenly spaced over the held-out episodes.
+        windows: Windows of each data set, evenly spaced over the held-out episodes.
         given_actions: Add the row of forward dynamics, for a model that was trained on them.
     """
 
@@ -58,14 +59,16 @@ class VideoGrid(Callback):
         folder = run_folder(trainer) / "pictures"
         if not trainer.is_global_zero:
             return
-        with undisturbed(pl_module):
-            rows = self._rows(UVAPolicy(pl_module), held_out(trainer, self.windows))
-        for camera in pl_module.spec.cameras:
-            shown = {label: frames[camera] for label, frames in rows.items() if camera in frames}
-            picture = draw_grid(shown)  # a camera that is not predicted has its real frames only
-            with whole_file(folder / f"step_{trainer.global_step:08d}_{camera}.png") as file:
-                Image.fromarray(picture).save(file, "PNG")
-            log_picture(trainer, f"pictures/{camera}", picture)
+        for name, batch in held_out(trainer, self.windows).items():
+            with undisturbed(pl_module):
+                rows = self._rows(UVAPolicy(pl_module, set=name), batch)
+            for camera in pl_module.spec.of(name).cameras:
+                shown = {label: frames[camera] for label, frames in rows.items() if camera in frames}
+                picture = draw_grid(shown)  # a camera that is not predicted has its real frames only
+                what = camera if name is None else f"{name}_{camera}"
+                with whole_file(folder / f"step_{trainer.global_step:08d}_{what}.png") as file:
+                    Image.fromarray(picture).save(file, "PNG")
+                log_picture(trainer, f"pictures/{what}", picture)
 
     def _rows(self, policy: UVAPolicy, batch: Batch) -> dict[str, dict[str, Frames]]:
         """Frames u8[b, t, H, W, 3] per camera and row."""
@@ -77,12 +80,14 @@ class VideoGrid(Callback):
         return rows
 
 
-def held_out(trainer: Trainer, count: int) -> Batch:
-    """Take evenly spaced validation windows, with their frames even where the loader delivers latents."""
+def held_out(trainer: Trainer, count: int) -> dict[str | None, Batch]:
+    """Take evenly spaced validation windows of each data set, with their frames even where latents are delivered."""
     loader: Any = trainer.val_dataloaders
-    windows = loader.dataset.with_frames()
-    batch: Batch = windows[torch.linspace(0, len(windows) - 1, min(count, len(windows))).long()]
-    return batch
+    sets = {name: windows.with_frames() for name, windows in loader.dataset.by_set().items()}
+    return {
+        name: windows[torch.linspace(0, len(windows) - 1, min(count, len(windows))).long()]
+        for name, windows in sets.items()
+    }
 
 
 def draw_grid(rows: Mapping[str, Frames]) -> Frames:

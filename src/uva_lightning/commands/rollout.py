@@ -28,6 +28,7 @@ def rollout(
     videos: int = 4,
     execute: int = 8,
     device: str = "auto",
+    set: str | None = None,
 ) -> None:
     """Run a checkpoint in simulated environments; writes results.json and films.
 
@@ -40,6 +41,7 @@ def rollout(
         videos: Number of episodes to film.
         execute: Actions of each chunk that are run before the policy decides again.
         device: Where the model runs; auto takes the GPU where there is one.
+        set: Data set of a mixture that is like the environment; the only one with actions where left out.
     """
     for name, value, low in (("episodes", episodes, 1), ("videos", videos, 0), ("seed", seed, 0)):
         if value < low:
@@ -47,7 +49,7 @@ def rollout(
     _find(ckpt)
     where = _device(device)
     out = out or run_folder(ckpt) / "rollouts" / f"{ckpt.stem}_{env}"
-    policy = UVAPolicy.from_checkpoint(ckpt, where, seed)
+    policy = UVAPolicy.from_checkpoint(ckpt, where, seed, set)
     result = run_rollouts(policy, env, policy.spec, range(seed, seed + episodes), execute, videos)
     for number, frames in result.frames.items():
         write_mp4(out / f"{env}_{number}.mp4", frames, policy.spec.rate_hz)

@@ -14,6 +14,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from uva_lightning.callbacks.prediction_file import PredictionFile
 from uva_lightning.callbacks.run_record import RunRecord
+from uva_lightning.callbacks.set_shares import SetShares
 from uva_lightning.commands.configs import (
     read_config,
     refuse_empty_unknown,
@@ -97,10 +98,10 @@ def run(argv: Sequence[str]) -> int:
     # Lightning starts the other ranks of a node from sys.argv, so they need the resolved configs too.
     sys.argv[1:] = merge_configs(resolve_configs(argv))
     TrainingParser.left_out = import_components()
-    from uva_lightning.datamodules.base import RobotDataModule
+    from uva_lightning.datamodules.training_data import TrainingData
     from uva_lightning.module import UVAModule
 
-    launch(UVAModule, RobotDataModule)
+    launch(UVAModule, TrainingData)
     return 0
 
 
@@ -120,7 +121,7 @@ def launch(model: type[LightningModule], data: type[LightningDataModule]) -> Non
             model,
             data,
             save_config_callback=RunRecord,
-            trainer_defaults={"use_distributed_sampler": False, "callbacks": [PredictionFile()]},
+            trainer_defaults={"use_distributed_sampler": False, "callbacks": [PredictionFile(), SetShares()]},
             seed_everything_default=SEED,
             parser_class=TrainingParser,
             parser_kwargs={"prog": "uva", "allow_abbrev": False},

@@ -8,14 +8,14 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from uva_lightning.commands.discovery import import_components
-from uva_lightning.datamodules.base import RobotDataModule
+from uva_lightning.datamodules.training_data import TrainingData
 from uva_lightning.model.stored import CONFIG, TEXT, VAE, read
 from uva_lightning.module import UVAModule
 
 __all__ = ["build", "load_module", "read"]
 
 
-def load_module(path: Path | str) -> tuple[UVAModule, RobotDataModule]:
+def load_module(path: Path | str) -> tuple[UVAModule, TrainingData]:
     """Build model and data as they were trained, and load the weights.
 
     The weights are the averaged ones where the run averaged them. The data are not read yet; their path may be gone.
@@ -45,12 +45,12 @@ def load_module(path: Path | str) -> tuple[UVAModule, RobotDataModule]:
     return module.eval(), data
 
 
-def build(config: str) -> tuple[UVAModule, RobotDataModule]:
+def build(config: str) -> tuple[UVAModule, TrainingData]:
     """Build model and data from the YAML text of a run."""
     import_components()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(UVAModule, "model")
-    parser.add_subclass_arguments(RobotDataModule, "data")
+    parser.add_subclass_arguments(TrainingData, "data")
     parser.link_arguments("data", "model.spec", compute_fn=lambda data: data.spec, apply_on="instantiate")
     sections = yaml.safe_load(config)
     try:

@@ -17,6 +17,7 @@ from uva_lightning.module import UVAModule
 from uva_lightning.policy.generation import MaskedGenerator, Noise
 from uva_lightning.sampler import seeded
 from uva_lightning.types import Batch, DataSpec, Tokens, Visible
+from uva_lightning.union import joined
 
 Observation = Mapping[str, Mapping[str, NDArray[Any]]]
 """``video``: u8[b, t, H, W, 3] per camera; ``state``: f32[b, n, p] per entry; of the history.
@@ -50,18 +51,26 @@ class UVAPolicy:
         module: Trained model.
         seed: Seed of the denoising noise.
         dtype: Of the matrix products; ``torch.bfloat16`` is faster where the processor has it.
+        set: Of a model trained on a mixture, the data set whose cameras and actions count; the only one with actions
+            if not given.
     """
 
-    def __init__(self, module: UVAModule, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
-        self.module, self.dtype = module, dtype
-        self.spec: DataSpec = module.spec
+    def __init__(
+        self, module: UVAModule, seed: int = 0, dtype: torch.dtype = torch.float32, set: str | None = None
+    ) -> None:
+        self.module, self.dtype, self.set = module, dtype, module.spec.chosen(set)
+        self.spec: DataSpec = module.spec.of(self.set)
         self.reset(seed)
 
     @classmethod
-    def from_checkpoint(cls, path: Path | str, device: str = "cpu", seed: int = 0) -> UVAPolicy:
-        """Rebuild the model from a checkpoint alone, with its averaged weights where it has them."""
+    def from_checkpoint(cls, path: Path | str, device: str = "cpu", seed: int = 0, set: str | None = None) -> UVAPolicy:
+        """Rebuild the model from a checkpoint alone, with its averaged weights where it has them.
+
+        Raises:
+            ValueError: It was trained on several data sets with actions, and ``set`` names none of them.
+        """
         module, _ = load_module(path)
-        return cls(module.to(device).eval(), seed)
+        return cls(module.to(device).eval(), seed, set=set)
 
     def reset(self, seed: int) -> None:
         """Start the noise anew: it follows from this seed, the number of calls since, and the sample."""
@@ -127,15 +136,15 @@ class UVAPolicy:
             f32[b, h, a].
         """
         tokens, state = self._tokens(observation)
-        samples = len(tokens.action)
+        samples = tokens.batch_size
         rows = torch.arange(samples, device=self.module.device).repeat(proposals)
         state = {name: value[rows] for name, value in state.items()}
         tokens = tokens.rows(rows)
         chunks = self._sample("action", tokens, Visible.only(tokens, "history"), None)
-        actions = self.module.actions.decode(chunks, state)  # f32[proposals * b, h, a]
+        actions = self._decoded(chunks, state)  # f32[proposals * b, h, a]
         scores, each = np.zeros((proposals, samples)), np.arange(samples)
         if not math.isinf(margin):
-            tokens = Tokens({**tokens, "action": self.module.actions.encode(actions, state)})
+            tokens = tokens.replaced({"action": self._encoded(actions, state)})
             futures = self._frames(tokens, Visible.only(tokens, "history", "action"), 0.0)
             by_proposal = {name: x.reshape(proposals, samples, *x.shape[1:]) for name, x in futures.items()}
             scores = np.array(score(dict(observation["video"]), by_proposal))
@@ -147,8 +156,24 @@ class UVAPolicy:
         self, tokens: Tokens, seen: Visible, state: Mapping[str, Tensor], temperature: float | None
     ) -> NDArray[np.float32]:
         sampled = self._sample("action", tokens, seen, temperature)
-        actions: NDArray[np.float32] = self.module.actions.decode(sampled, state).cpu().numpy()
+        actions: NDArray[np.float32] = self._decoded(sampled, state).cpu().numpy()
         return actions
+
+    def _decoded(self, actions: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+        """Turn what the head gives into f32[b, h, a] in physical units."""
+        batch = self._as_trained(Batch(state=dict(state), present={"action": torch.ones(len(actions)).bool()}))
+        return self.module.actions.decode(actions, batch.state, batch.source)[..., : self.spec.action_dim]
+
+    def _encoded(self, actions: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+        """Undo ``_decoded``, as the transformer sees actions."""
+        present = {"action": torch.ones(len(actions)).bool()}
+        batch = self._as_trained(Batch(action=actions, state=dict(state), present=present))
+        wide = actions if batch.action is None else batch.action
+        return self.module.actions.encode(wide, batch.state, batch.source)
+
+    def _as_trained(self, batch: Batch) -> Batch:
+        """Make a batch of the one data set one of the mixture, where the model was trained on one."""
+        return batch if self.set is None else joined(self.module.spec, {self.set: batch})
 
     def _seen_afterwards(self, tokens: Tokens) -> Visible:
         """Show the future as the objective did on which the model learnt to explain it; without one hide all past."""
@@ -168,10 +193,18 @@ class UVAPolicy:
         guidance: float = 1.0,
     ) -> Frames:
         self.module.head(next(iter(self.module.cameras)))  # refuse a model without a video head by name
-        cameras = {name: camera for name, camera in self.module.cameras.items() if name in self.module.heads}
+        cameras = {name: camera for name, camera in self._cameras.items() if name in self.module.heads}
         generator = MaskedGenerator(self.module, iterations, guidance, temperature=temperature)
         made, size = self._generate(generator, tuple(cameras), tokens, seen), self.spec.image_size
         return {c: self.module.tokenizer.decode(made[n], size).cpu().numpy() for n, c in cameras.items()}
+
+    @property
+    def _cameras(self) -> dict[str, str]:
+        """Cameras under their own names, by the name of their modality."""
+        if self.set is None:
+            return self.module.cameras
+        spec = self.module.spec
+        return {spec.modality(shown): own for own, shown in spec.sets[self.set].cameras.items()}
 
     def _sample(self, modality: str, tokens: Tokens, seen: Visible, temperature: float | None) -> Tensor:
         return self._generate(MaskedGenerator(self.module, temperature=temperature), (modality,), tokens, seen)[
@@ -181,10 +214,11 @@ class UVAPolicy:
     def _generate(
         self, generator: MaskedGenerator, modalities: tuple[str, ...], tokens: Tokens, seen: Visible
     ) -> dict[str, Tensor]:
-        device, seen = self.module.device, seen.hide(*self._lacking)
+        every = torch.ones(seen.batch_size, dtype=torch.bool)
+        device, seen = self.module.device, seen.without(dict.fromkeys(self._lacking, every))
         with torch.random.fork_rng(), torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
             torch.manual_seed(seeded(self._seed, self._calls).initial_seed())  # of samplers that draw in each step
-            order = self._draw((len(tokens.action), tokens.video.shape[2]), torch.rand, -1).argsort(dim=1).to(device)
+            order = self._draw((tokens.batch_size, tokens.video.shape[2]), torch.rand, -1).argsort(dim=1).to(device)
             return generator(tokens, seen.to(device), modalities, order, Noise(start=self._noise))
 
     def _noise(self, number: int, modality: str, hidden: Tensor, channels: int) -> Tensor:
@@ -218,7 +252,6 @@ class UVAPolicy:
             return None if value is None else torch.as_tensor(value, dtype=torch.float32, device=device)
 
         past_action = given("action", "past") if self.spec.past_action else None
-        self._lacking = ("past_action",) if self.spec.past_action and past_action is None else ()
         text = given("text", "instruction") if self.spec.text_dim else None
         video = {
             camera: torch.from_numpy(np.concatenate((past[camera], (future or past)[camera]), axis=1)).to(device)
@@ -231,7 +264,10 @@ class UVAPolicy:
         action = None if actions is None else torch.as_tensor(actions, dtype=torch.float32, device=device)
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeded(self._seed, self._calls).initial_seed())  # of tokenizers that draw in use
-            batch = Batch(video=video, action=action, past_action=past_action, state=state, text=text)
+            given_now = Batch(video=video, action=action, past_action=past_action, state=state, text=text)
+            batch = self._as_trained(given_now)
+            absent = self.module.absent(batch)  # an action is what is asked for, or a proposal
+            self._lacking = [name for name, gone in absent.items() if name != "action" and gone.any()]
             return self.module.tokens(batch), state
 
     def _check(
