@@ -18,6 +18,7 @@ from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.datamodules.endless import EachEpisode, EachWindow, Endless
 from uva_lightning.datamodules.latent_cache import Encode
 from uva_lightning.datamodules.mixture_batches import HeldOutSampler, MixtureBatches, MixtureBatchSampler, MixtureOrder
+from uva_lightning.datamodules.reading import Encoding
 from uva_lightning.datamodules.step_sampler import StepLoader
 from uva_lightning.datamodules.training_data import TrainingData
 from uva_lightning.types import Batch, DataSpec, SetSpec
@@ -43,6 +44,7 @@ class Mixture(TrainingData):
         cameras: What cameras of a set are called in the mixture, by set and own name; as in the set if not named.
         states: What proprioception entries of a set are called in the mixture, in the same way.
         image_size: Height and width of all pictures; needed where sets differ.
+        encoding: When frames become latents, for all sets; as each set says if not given.
         workers: Processes that fetch batches; 0 is fastest from cached latents.
         seed: Seed of the order.
     """
@@ -57,6 +59,7 @@ class Mixture(TrainingData):
         cameras: Names | None = None,
         states: Names | None = None,
         image_size: int | None = None,
+        encoding: Encoding | None = None,
         workers: int = 0,
         seed: int = 42,
     ) -> None:
@@ -65,6 +68,8 @@ class Mixture(TrainingData):
             raise ValueError(f"batch_size is {batch_size}, expected at least 1.")
         if by not in ("window", "episode"):
             raise ValueError(f"by is '{by}', expected window or episode; set data.by.")
+        if encoding is not None:
+            _encode_alike(sets, encoding)
         _check_sets(sets)
         _check_shares(sets, weights, temperature)
         self.sets, self.batch_size, self.workers, self.seed = sets, batch_size, workers, seed
@@ -119,7 +124,7 @@ class Mixture(TrainingData):
             ready = [name for name, data in self.sets.items() if data.latents is not None]
             raise ValueError(
                 f"The data sets {ready} bring latents and the others pictures, expected one kind for a batch; set "
-                "encoding.online alike in all of data.sets, or cache them all."
+                "data.encoding for all of them."
             )
 
     def chosen(self, name: str | None = None) -> RobotDataModule:
@@ -202,6 +207,17 @@ class Mixture(TrainingData):
         return 1 if self.trainer is None else int(self.trainer.world_size)
 
 
+def _encode_alike(sets: Mapping[str, RobotDataModule], encoding: Encoding) -> None:
+    """Let all sets encode their frames in the same way: where one augments anew in every step, the others follow."""
+    own = {}
+    for name, data in sets.items():
+        changed = data.augment is not None
+        own[name] = (encoding if changed else replace(encoding, variants=0)).matched(changed)
+    online = any(one.online for one in own.values())
+    for name, data in sets.items():
+        data.encoding = Encoding(online=True) if online else own[name]
+
+
 def _check_sets(sets: Mapping[str, RobotDataModule]) -> None:
     if not sets:
         raise ValueError("The mixture has no data sets, expected at least one; name them in data.sets.")
@@ -220,7 +236,7 @@ def _check_sets(sets: Mapping[str, RobotDataModule]) -> None:
     if online and len(online) < len(sets):
         raise ValueError(
             f"encoding.online is true in {online} and false in {[name for name in sets if name not in online]}, "
-            "expected one way for all: a batch holds pictures or latents; set encoding.online alike in data.sets."
+            "expected one way for all: a batch holds pictures or latents; set data.encoding for all of them."
         )
 
 

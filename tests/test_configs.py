@@ -20,7 +20,8 @@ from uva_lightning.demos import write_demos
 CONFIGS = sorted(name for name in shipped() if "/" not in name)
 EMBEDDED = ["quickstart.yaml", "showcase.yaml"]
 OWN = ["lerobot.yaml"]
-PAPER = [name for name in CONFIGS if name not in (*EMBEDDED, *OWN)]
+MIXED = ["human_video.yaml", "mixture.yaml"]
+PAPER = [name for name in CONFIGS if name not in (*EMBEDDED, *OWN, *MIXED)]
 STAGES = {"both": [], "video": ["stages/video.yaml"], "joint": ["stages/joint.yaml"]}
 OFFICIAL = {
     ("pusht.yaml", "both"): 261.08,
@@ -150,6 +151,56 @@ def test_past_actions_run_two_steps(made_up: Path, tmp_path: Path) -> None:
     assert "transformer.streams.past_action.placeholder" in torch.load(file)["state_dict"]
 
 
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LeRobot data set and a folder of videos, as small as they can be."""
+    pytest.importorskip("av")
+    pytest.importorskip("pyarrow")
+    from films import numbered, write_film
+    from lerobot_sets import write_set
+
+    folder = tmp_path_factory.mktemp("films")
+    write_set(folder / "lerobot", "v3.0", lengths=(40, 50, 45))
+    for number in range(3):
+        write_film(folder / "videos" / f"{number}.mp4", numbered(60))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", MIXED)
+def test_mixtures_run_two_steps_and_log_the_share_of_every_set(
+    config: str, demos: Path, films: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("zarr")
+    own = {
+        "pusht": {"path": str(demos), "generate": None},
+        "arm": {"path": str(films / "lerobot")},
+        "libero": {
+            "path": str(tmp_path / "libero10.zarr.zip"),
+            "generate": {"class_path": "RandomEpisodes"},
+            "text": {"init_args": {"missing": {"class_path": "RandomInstructions"}}},
+        },
+        "people": {"path": str(films / "videos")},
+    }
+    shipped_sets = read_config(shipped()[config])["data"]["init_args"]["sets"]
+    sets = {name: {"init_args": changes} for name, changes in own.items() if name in shipped_sets}
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({"data": {"init_args": {"sets": sets}}}))
+    configs = [word for name in (config, "sizes/smoke", str(tmp_path / "data.yaml")) for word in ("--config", name)]
+    options = [
+        f"--trainer.logger.init_args.save_dir={tmp_path}",
+        "--data.batch_size=8",
+        "--trainer.log_every_n_steps=1",
+    ]
+    assert main(["fit", *configs, *options, *SHORT, "--trainer.val_check_interval=2"]) == 0
+    (file,) = tmp_path.glob("**/last.ckpt")
+    stored = torch.load(file, weights_only=True)
+    assert set(stored["contract"]["sets"]) == set(shipped_sets)
+    assert {key.split("/")[0] for key in stored["fitted"]["actions"]} == set(shipped_sets) - {"people"}
+    (events,) = tmp_path.glob("**/events*")
+    for name in shipped_sets:
+        assert f"data/{name}/share_rank0".encode() in events.read_bytes()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("config", "stage"), OFFICIAL)
 def test_full_size_has_the_parameters_of_the_official_model(config: str, stage: str) -> None:
@@ -161,7 +212,7 @@ def test_full_size_has_the_parameters_of_the_official_model(config: str, stage: 
 @pytest.mark.slow
 @pytest.mark.parametrize("overlay", [name for name in shipped() if "/" in name])
 def test_every_overlay_parses_over_every_experiment(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for config in PAPER:
+    for config in (*PAPER, *MIXED):
         with pytest.raises(SystemExit) as stop:
             main(["fit", "--config", config, "--config", overlay, "--print_config"])
         printed = yaml.safe_load(capsys.readouterr().out)

@@ -136,7 +136,7 @@ def test_each_set_keeps_its_rate_and_its_own_face():
     assert data.spec.cameras == ("front", "wrist")
     assert (data.spec.action_dim, dict(data.spec.state_dims)) == (5, {"eef": 3, "grip": 1})
     assert data.chosen("plane") is data.sets["plane"]
-    with pytest.raises(ValueError, match="is 'None', expected one of arm, plane, people"):
+    with pytest.raises(ValueError, match="No data set is named, expected one of arm, plane, people"):
         data.chosen()
 
 

@@ -28,12 +28,13 @@ trainer:
 """
 
 
-def fit(tmp_path, path, *options):
-    config = tmp_path / "two.yaml"
-    config.write_text(CONFIG)
+def fit(tmp_path, path, *options, config=CONFIG):
+    text, config = config, tmp_path / "two.yaml"
+    config.write_text(text)
     script = tmp_path / "train.py"
     script.write_text(TRAIN)
-    command = [sys.executable, str(script), "fit", "--config", str(config), f"--data.path={path}", *options]
+    where = [] if path is None else [f"--data.path={path}"]
+    command = [sys.executable, str(script), "fit", "--config", str(config), *where, *options]
     return subprocess.run(
         [*command, f"--trainer.default_root_dir={tmp_path}"], capture_output=True, text=True, timeout=300, check=False
     )
@@ -47,6 +48,32 @@ def test_two_processes_train_one_model(tmp_path, tiny_data):
     state = torch.load(checkpoint, weights_only=True)
     assert state["global_step"] == 3
     assert all(value.isfinite().all() for value in state["state_dict"].values())
+
+
+MIXTURE = """
+  class_path: Mixture
+  init_args:
+    sets:
+      near: {class_path: PushT, init_args: {path: PATH, window: {frames: 2}, val_ratio: 0.2}}
+      far: {class_path: PushT, init_args: {path: PATH, window: {frames: 2, every: 2}, val_ratio: 0.2, reading: READING}}
+    weights: {near: 3, far: 1}
+    batch_size: 16
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_a_mixture_in_the_same_shares(tmp_path, tiny_data):
+    data = MIXTURE.replace("PATH", str(tiny_data.path)).replace("READING", "{episodes: 4}")
+    plain = next(line for line in CONFIG.splitlines() if line.startswith("data:"))
+    result = fit(tmp_path, None, config=CONFIG.replace(plain, f"data:{data}"))
+    assert result.returncode == 0, result.stderr[-2000:]
+    shares = "near 75.0%, far 25.0%"
+    assert f"Samples trained on by step 3, rank 0: {shares}; rank 1: {shares}." in result.stdout + result.stderr
+    (checkpoint,) = tmp_path.glob("**/*.ckpt")
+    assert {key.split("/")[0] for key in torch.load(checkpoint, weights_only=True)["fitted"]["actions"]} == {
+        "near",
+        "far",
+    }
 
 
 @pytest.mark.slow

@@ -214,9 +214,9 @@ def test_a_policy_is_that_of_one_set(trained, name, camera, width):
 
 def test_a_policy_of_a_mixture_must_be_told_which_set(trained):
     module, run, _ = trained
-    with pytest.raises(ValueError, match="The data set is 'None', expected one of arm, plane, people"):
+    with pytest.raises(ValueError, match="No data set is named, expected one of arm, plane, people"):
         UVAPolicy(module)
-    with pytest.raises(ValueError, match="The data set is 'arms', expected one of"):
+    with pytest.raises(ValueError, match="There is no data set 'arms', expected one of"):
         UVAPolicy(module, set="arms")
     windows = run.datamodule.sets["people"].held_out().with_frames()[torch.arange(2)]
     assert set(UVAPolicy(module, set="people").imagine(observed(windows))) == {"camera"}

@@ -94,7 +94,8 @@ class DataSpec:
             return None
         if name not in self.sets:
             known = f"one of {', '.join(self.sets)}" if self.sets else "none: the model knows one data set"
-            raise ValueError(f"The data set is '{name}', expected {known}; choose with set (command line: --set).")
+            given = "No data set is named" if name is None else f"There is no data set '{name}'"
+            raise ValueError(f"{given}, expected {known}; choose with set (command line: --set).")
         return name
 
     def of(self, name: str | None) -> DataSpec:
