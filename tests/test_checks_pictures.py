@@ -62,10 +62,10 @@ def test_black_pictures(sound, found):
 
 
 def test_truncated_video(sound, found):
-    cut = replace(sound, video={"front": Cut(sound.video["front"], ENDS[1])})
+    cut = replace(sound, video={"front": Cut(sound.video["front"], ENDS[2])})
     finding = only(found(cut), "readable")
-    assert (finding.count, finding.first) == (1, f"arm.mp4 lacks the frames from step {ENDS[1]} on; copy it again.")
-    assert bad(found(cut, every=3)) == {}  # looks at the first episode only
+    assert (finding.count, finding.first) == (1, f"arm.mp4 lacks the frames from step {ENDS[2]} on; copy it again.")
+    assert bad(found(cut, every=4)) == {}  # looks at the first episode only
 
 
 @pytest.mark.parametrize("times", [2, 3])
@@ -99,6 +99,16 @@ def test_one_episode_the_wrong_way_up(sound, found, change, words):
     assert (finding.count, finding.first) == (1, f"episode 1: front is {words}")
 
 
+def test_scenes_that_have_nothing_in_common_are_not_compared(sound, found):
+    rng = np.random.default_rng(1)
+    scenes = rng.integers(60, 256, (len(LENGTHS), 8, 8, 3), dtype=np.uint8).repeat(4, axis=1).repeat(4, axis=2)
+    square = sound.video["front"][..., :1] == 30
+    video = np.where(square, sound.video["front"], scenes.repeat(LENGTHS, axis=0))
+    finding = found(replace(sound, video={"front": video}))["upright pictures"]
+    assert finding.level == "-"
+    assert "give --reference" in finding.said
+
+
 @pytest.fixture
 def reference(sound, tmp_path):
     file = tmp_path / "up.png"
@@ -111,7 +121,7 @@ def test_all_episodes_upside_down_against_a_reference(sound, found, reference):
     turned = replace(sound, video={"front": sound.video["front"][:, ::-1].copy()})
     assert bad(found(turned)) == {}  # nothing tells
     finding = only(found(turned, reference=reference), "upright pictures")
-    assert (finding.count, finding.first) == (3, "episode 0: front is upside down")
+    assert (finding.count, finding.first) == (4, "episode 0: front is upside down")
 
 
 def test_a_reference_that_tells_nothing(sound, found, tmp_path):
@@ -137,14 +147,14 @@ def test_time_stamps_of_another_rate(sound, found, tmp_path):
     from pyarrow import parquet
 
     def write(rate, late):
-        owner = np.repeat([0, 1, 2], LENGTHS)
+        owner = np.repeat([0, 1, 2, 3], LENGTHS)
         stamps = (np.arange(STEPS) - np.repeat([0, *ENDS[:-1]], LENGTHS)) / np.where(owner == 1, late, rate)
         (tmp_path / "data").mkdir(exist_ok=True)
         table = {"timestamp": stamps.astype(np.float32), "episode_index": owner}
         parquet.write_table(pyarrow.table(table), tmp_path / "data/file-000.parquet")
 
     write(10, 10)
-    assert found(sound)["rate of the clocks"] == Finding("ok", "3 clocks run at 10 Hz")
+    assert found(sound)["rate of the clocks"] == Finding("ok", "4 clocks run at 10 Hz")
     write(10, 30)
     finding = only(found(sound), "rate of the clocks")
     assert (finding.count, finding.first) == (1, "file-000.parquet, episode 1 of it: 30 Hz")

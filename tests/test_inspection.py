@@ -48,14 +48,17 @@ def test_a_check_of_ones_own(sound, monkeypatch, tmp_path):
 
 def test_facts_read_no_picture(sound, monkeypatch, tmp_path):
     store = replace(
-        sound, video={"front": Cut(sound.video["front"], 0)}, instructions=["go", "go", "stop"], names=["a", "b", "c"]
+        sound,
+        video={"front": Cut(sound.video["front"], 0)},
+        instructions=["go", "go", "stop", "go"],
+        names=["a", "b", "c", "d"],
     )
     monkeypatch.setattr(Made, "made", store, raising=False)
     facts = collect(Made(tmp_path, val_ratio=0.3, window=Window(2)))
-    assert facts["lengths"] == {"min": 50, "median": 60, "max": 70}
+    assert facts["lengths"] == {"min": 50, "median": 57.5, "max": 70}
     assert facts["hours"] == pytest.approx(STEPS / 10 / 3600)
     assert facts["cameras"]["front"] == {"stored": [32, 32], "delivered": [32, 32], "lazy": True, "mib_in_memory": 0}
-    assert facts["instructions"] == {"go": 2, "stop": 1}
+    assert facts["instructions"] == {"go": 3, "stop": 1}
     assert facts["numbers"]["action"]["max"] == pytest.approx(sound.action.max(0).tolist())
     json.dumps(facts)
 

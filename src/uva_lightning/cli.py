@@ -28,6 +28,7 @@ COMMANDS = {
         "print the facts of a data set and draw what it holds",
     ),
     "data check": ("uva_lightning.commands.check_data:check_data", "look for what may be wrong with a data set"),
+    "bench data": ("uva_lightning.commands.bench_data:bench_data", "measure how fast windows are read"),
     "import-checkpoint": (
         "uva_lightning.commands.import_checkpoint:import_checkpoint",
         "make a checkpoint of the official code loadable",

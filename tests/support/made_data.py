@@ -14,7 +14,7 @@ from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.datamodules.windows import Window
 from uva_lightning.types import DataSpec
 
-SIZE, LENGTHS = 32, (60, 50, 70)
+SIZE, LENGTHS = 32, (60, 50, 70, 55)
 ENDS = np.cumsum(LENGTHS)
 STEPS = int(ENDS[-1])
 
@@ -56,7 +56,7 @@ def pictures(position):
 def sound_store():
     """Make a store without a fault: the robot goes round and round, and turns."""
     time, rng = np.arange(STEPS), np.random.default_rng(0)
-    phase = 0.21 * time + np.repeat([0, 1, 2], LENGTHS)
+    phase = 0.21 * time + np.repeat([0, 1, 2, 3], LENGTHS)
     place = np.stack([0.5 + 0.45 * np.cos(phase), 0.5 + 0.45 * np.sin(phase), 0.1 * np.sin(phase / 3)], axis=1)
     turn = np.stack([np.cos(phase / 9), np.sin(phase / 9), 0 * phase, 0 * phase], axis=1)
     action = place + rng.normal(0, 0.01, place.shape)

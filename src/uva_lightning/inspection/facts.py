@@ -47,10 +47,11 @@ def collect(data: RobotDataModule) -> dict[str, Any]:
         "cameras": {camera: _camera(frames) for camera, frames in store.video.items()},
         "action": {"width": spec.action_dim, "meaning": spec.action_meaning, "recorded": store.action is not None},
         "numbers": {name: statistics(values) for name, values in store.numbers().items()},
+        "transform": None if data.transform is None else type(data.transform).__name__,
         "instructions": dict(Counter(store.instructions or []).most_common()),
         "conventions": dict(spec.conventions),
         "split": _split(data, store),
-        "latents_mib": store.steps * len(store.video) * (1 if data.symmetry is None else 2) * LATENT_BYTES / 2**20,
+        "latents_mib": store.steps * len(store.video) * _variants(data) * LATENT_BYTES / 2**20,
     }
 
 
@@ -103,9 +104,19 @@ def table(facts: Mapping[str, Any]) -> str:
         ("windows", split["windows"]),
         ("latents", f"{facts['latents_mib']:.0f} MiB in memory, at 16 KiB a frame (kl-f16 at 256 px)"),
         *_instructions(facts["instructions"]),
+        *(
+            [("numbers", "as recorded; a window's are made of them by " + facts["transform"])]
+            if facts["transform"]
+            else []
+        ),
     ]
     width = max(len(name) for name, _ in rows) + 2
     return "".join(f"{name:<{width}}{words}\n" for name, words in rows) + _numbers(facts["numbers"])
+
+
+def _variants(data: RobotDataModule) -> int:
+    """Count what is encoded of each frame: as recorded, mirrored, and under each draw of augmentation."""
+    return (1 if data.symmetry is None else 2) * (1 + data.encoding.variants)
 
 
 def _camera(frames: Frames) -> dict[str, Any]:

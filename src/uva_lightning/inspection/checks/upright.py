@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -26,13 +26,18 @@ CLEAR = 0.02
 """Correlations that differ by less do not tell two ways apart."""
 WRONG, ALIKE = 0.1, 0.4
 """Another way must fit by so much better, and so well, before an episode is called wrong."""
-ENOUGH = 3
+ENOUGH = 4
+"""Episodes that can be compared with one another,"""
+RELATED = 0.7
+"""where they fit so well in the median: other scenes in each episode do not tell what is upright."""
+FEW = 30
+"""Episodes up to which each one is left out of the median that it is compared with."""
 
 
 class Upright(Check):
     """Compare each episode's mean picture, in all ways it may have been turned, with the reference.
 
-    Without one, the median of all episodes takes its place: this finds those that differ from most others.
+    Without one, the median of the other episodes takes its place: this finds those that differ from most others.
     """
 
     title: ClassVar[str] = "upright pictures"
@@ -51,25 +56,35 @@ class Upright(Check):
         wrong, unclear, compared = Tally(), Tally(), 0
         given = self.subject.references
         for camera, means in self.means.items():
-            reference = given.get(camera)
-            if reference is None:
-                if given or len(means) < ENOUGH:
+            if camera in given or not given:
+                fits = [compare(mean, reference) for _, mean, reference in self._pairs(camera)]
+                if not given and (len(means) < ENOUGH or np.median([fit for _, _, fit in fits]) < RELATED):
                     continue
-                reference = np.median([mean for _, mean in means], axis=0).astype(np.float32)
-            for look, mean in means:
-                compared += 1
-                best, lead = compare(mean.astype(np.float32), reference)
-                if best != "upright" and lead > WRONG:
-                    wrong.add(look, what=f"{camera} is {best}")
-                elif best != "upright" or lead < CLEAR:
-                    unclear.add(look, what=camera)
+                for (look, _), (best, lead, _) in zip(means, fits, strict=True):
+                    compared += 1
+                    if best != "upright" and lead > WRONG:
+                        wrong.add(look, what=f"{camera} is {best}")
+                    elif best != "upright" or lead < CLEAR:
+                        unclear.add(look, what=camera)
         return self._finding(wrong, unclear, compared, bool(given))
+
+    def _pairs(self, camera: str) -> Iterator[tuple[Look, Thumb, Thumb]]:
+        """Give each episode's mean picture and what it is compared with."""
+        pictures = np.stack([mean for _, mean in self.means[camera]]) if self.means[camera] else np.zeros(0)
+        reference = self.subject.references.get(camera)
+        if reference is None and len(pictures) > FEW:
+            reference = np.median(pictures, axis=0).astype(np.float32)
+        for number, (look, mean) in enumerate(self.means[camera]):
+            other = reference
+            if other is None:
+                other = np.median(np.delete(pictures, number, axis=0) if len(pictures) > 1 else pictures, axis=0)
+            yield look, mean.astype(np.float32), other.astype(np.float32)
 
     @staticmethod
     def _finding(wrong: Tally, unclear: Tally, compared: int, given: bool) -> Finding:
         against = "the reference" if given else "one another"
         if not compared:
-            return Finding("-", "nothing to compare with; give --reference PICTURE")
+            return Finding("-", "episodes have too little in common to compare them; give --reference PICTURE")
         if wrong.count:
             return Finding(
                 "FAIL",
@@ -89,17 +104,18 @@ class Upright(Check):
         return Finding("ok", f"{compared - unclear.count} of {compared} are clearly upright against {against}")
 
 
-def compare(picture: Thumb, reference: Thumb) -> tuple[str, float]:
-    """Say which way a picture fits a reference best, both f32[32, 32, 3], and by how much better than the next.
+def compare(picture: Thumb, reference: Thumb) -> tuple[str, float, float]:
+    """Say which way a picture fits a reference best, both f32[32, 32, 3], by how much better, and how well, up to 1.
 
-    Where it fits best in a wrong way, the lead is the one over upright, and 0 if it does not fit well at all.
+    The lead is over the next way; where the picture fits best in a wrong way, it is the one over upright, and 0 if it
+    does not fit well at all.
     """
     target = _features(reference)
     fits = {way: float(_features(np.ascontiguousarray(turn(picture))) @ target) for way, turn in TURNS.items()}
     best = max(fits, key=lambda way: fits[way])
     if best != "upright":
-        return best, fits[best] - fits["upright"] if fits[best] > ALIKE else 0.0
-    return best, fits[best] - max(value for way, value in fits.items() if way != "upright")
+        return best, fits[best] - fits["upright"] if fits[best] > ALIKE else 0.0, fits[best]
+    return best, fits[best] - max(value for way, value in fits.items() if way != "upright"), fits[best]
 
 
 def _features(picture: Thumb) -> NDArray[np.float64]:

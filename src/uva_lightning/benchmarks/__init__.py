@@ -1,0 +1,1 @@
+"""Measurements that ``uva bench`` makes."""
