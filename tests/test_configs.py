@@ -27,6 +27,7 @@ OFFICIAL = {
     ("pusht.yaml", "both"): 261.08,
     ("pusht.yaml", "video"): 208.85,
     ("libero10.yaml", "both"): 261.60,
+    ("human_video.yaml", "both"): 261.60,
     ("toolhang.yaml", "both"): 350.91,
     ("umi_multi.yaml", "both"): 314.46,
 }
@@ -36,7 +37,7 @@ SHORT = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1", "--trainer.ac
 
 def build(configs, *options):
     """Build the model of an experiment, at full size, with a tokenizer that needs no weights."""
-    from uva_lightning.datamodules.base import RobotDataModule
+    from uva_lightning.datamodules.training_data import TrainingData
     from uva_lightning.module import UVAModule
 
     import_components()
@@ -47,7 +48,7 @@ def build(configs, *options):
     sys.argv += ["--trainer.callbacks=null", "--trainer.logger=false"]
     cli = UVACLI(
         UVAModule,
-        RobotDataModule,
+        TrainingData,
         save_config_callback=None,
         trainer_defaults={"use_distributed_sampler": False},
         parser_class=TrainingParser,

@@ -12,6 +12,8 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from uva_lightning.callbacks.set_shares import SetShares
+from uva_lightning.datamodules.augment import Augmentation
+from uva_lightning.datamodules.picture_changes import ColourJitter
 from uva_lightning.model.tokenizers.linear_patches import LinearPatches
 from uva_lightning.objectives.forward_dynamics import ForwardDynamics
 from uva_lightning.objectives.robot_policy import RobotPolicy
@@ -231,3 +233,25 @@ def test_predictions_are_nan_where_nothing_is_known(trained):
     assert by_set[1]["action"][..., :2].isfinite().all()
     assert by_set[1]["action"][..., 2:].isnan().all()
     assert by_set[2]["action"].isnan().all()
+
+
+class Pictures(Callback):
+    """Keep the batches as the model gets them."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.batch, self.rows = batch, trainer.datamodule._sampler.share(batch_idx)
+
+
+def test_each_set_s_pictures_are_changed_as_it_says(tiny_module, tmp_path):
+    change = Augmentation([ColourJitter(0.5, 0.5, 0.5, 0.1)])
+    sets = {**mixtures.sets(), "plane": mixtures.Plane("plane", window=mixtures.WINDOW, val_ratio=0.3, augment=change)}
+    data = mixtures.Mixture(sets, batch_size=12, weights=WEIGHTS, cameras=mixtures.CAMERAS, image_size=24)
+    module, kept = tiny_module(data.spec, tokenizer=LinearPatches(patch=6, channels=8)), Pictures()
+    trainer(tmp_path, 2, kept).fit(module, data)
+    plain = data.train_dataloader().dataset[kept.rows]
+    assert plain.source.equal(kept.batch.source)
+    changed = (plain.video["front"] != kept.batch.video["front"]).flatten(1).any(dim=1)
+    assert changed[plain.source == 1].any()
+    assert not changed[plain.source != 1].any()
+    own = data.sets["plane"].augmented({"top": plain.video["front"][plain.source == 1]}, kept.rows["plane"])
+    assert kept.batch.video["front"][plain.source == 1].equal(own["top"])
