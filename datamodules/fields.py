@@ -17,7 +17,7 @@ class Fields:
 
     Args:
         video: Field per camera.
-        action: Field of the actions.
+        action: Field of the actions; empty where none were recorded.
         state: Field per proprioception entry.
         instructions: Field of the instructions, as CLIP's tokens i64[n, 2, l] (ids and mask); a data set may lack it.
     """
@@ -29,7 +29,7 @@ class Fields:
 
     def names(self) -> set[str]:
         """All fields that must be there."""
-        return {*self.video.values(), self.action, *self.state.values()}
+        return {*self.video.values(), *self.state.values(), *([self.action] if self.action else [])}
 
     def only(self, cameras: Collection[str]) -> Fields:
         """Leave out cameras that are not used, so that they are not read."""

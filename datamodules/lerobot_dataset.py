@@ -20,6 +20,7 @@ from uva_lightning.types import DataSpec
 ACTION, OBSERVATION = "action", "observation."
 PREFIXES = ("observation.images.", OBSERVATION)
 NUMBERS = ("float", "int", "uint", "bool")
+NO_ACTION: Feature = {"shape": [1], "names": ["none recorded"]}
 RESERVED = {"video", "action", "text"}
 """Names of modalities that every model has."""
 
@@ -47,7 +48,7 @@ class LeRobot(RobotDataModule):
 
     Raises:
         FileNotFoundError: There is no LeRobot dataset at the path.
-        ValueError: It has no such camera, no camera at all, or no actions.
+        ValueError: It has no such camera, or no camera at all.
     """
 
     facts: ClassVar[DataSpec] = DataSpec(cameras=(), image_size=0, action_dim=0, state_dims={}, rate_hz=0)
@@ -85,11 +86,6 @@ class LeRobot(RobotDataModule):
 
 def _fields(source: Source, cameras: Sequence[str] | None, states: Sequence[str] | None) -> Fields:
     """Name the cameras and the state entries."""
-    if ACTION not in source.features:
-        raise ValueError(
-            f"{source.path} has no feature '{ACTION}', only {', '.join(source.features)}; of recordings without "
-            "actions use the videos, with Videos."
-        )
     pictures = {_short(key): key for key, feature in sorted(source.features.items()) if is_picture(feature)}
     pictures = {(f"{name}_camera" if name in RESERVED else name): key for name, key in pictures.items()}
     if not pictures:
@@ -100,18 +96,19 @@ def _fields(source: Source, cameras: Sequence[str] | None, states: Sequence[str]
         if key.startswith(OBSERVATION) and _is_numeric(feature)
     }
     numbers = {(f"{name}_numbers" if name in {*pictures, *RESERVED} else name): key for name, key in numbers.items()}
-    return Fields(_chosen(pictures, cameras, "cameras", source), ACTION, _chosen(numbers, states, "states", source))
+    action = ACTION if ACTION in source.features else ""
+    return Fields(_chosen(pictures, cameras, "cameras", source), action, _chosen(numbers, states, "states", source))
 
 
 def _facts(source: Source, fields: Fields, image_size: int) -> DataSpec:
-    names = ", ".join(_names(source.features[ACTION]))
+    action = source.features.get(fields.action, NO_ACTION)
     return DataSpec(
         cameras=tuple(fields.video),
         image_size=image_size,
-        action_dim=width(source.features[ACTION]),
+        action_dim=width(action),
         state_dims={name: width(source.features[key]) for name, key in fields.state.items()},
         rate_hz=source.rate_hz,
-        action_meaning=names or "as recorded, in the recorder's units",
+        action_meaning=source.action_meaning or ", ".join(_names(action)) or "as recorded, in the recorder's units",
         conventions={
             "recorded as": f"LeRobot {source.version}, robot {source.robot}",
             "cameras": ", ".join(f"{name} = {key}" for name, key in fields.video.items()),

@@ -120,9 +120,6 @@ def test_what_cannot_be_used(tmp_path):
     edit(path, lambda features: features.pop(CAMERA))
     with pytest.raises(ValueError, match="has no camera, only action, observation.state"):
         LeRobot(path)
-    edit(path, lambda features: features.pop("action"))
-    with pytest.raises(ValueError, match="has no feature 'action', only observation.state"):
-        LeRobot(path)
 
 
 def test_pictures_are_those_of_the_step(tmp_path):

@@ -75,6 +75,7 @@ class Source:
             raise ValueError(
                 f"{file} lacks a usable {error}, expected fps, features and data_path; copy the dataset again."
             ) from error
+        self.action_meaning = str(info.get("action_meaning") or "")
         self.robot = str(info.get("robot_type") or "unknown")
         self.chunk_size = int(info.get("chunks_size") or 1000)
         self.total = int(info.get("total_episodes") or 0)

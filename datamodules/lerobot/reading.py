@@ -92,12 +92,13 @@ def read(
         return columns(np.concatenate([part.numbers[field] for part in parts]), width, field, path)
 
     told = [part.task for part in parts]
+    told = told if any(told) else [None]  # a dataset must have tasks: where there are none, its writer left them empty
     return EpisodeStore(
         {
             camera: _frames(source, parts, key, sizes[key], kinds[key] == "video")
             for camera, key in fields.video.items()
         },
-        numbers(fields.action, spec.action_dim),
+        numbers(fields.action, spec.action_dim) if fields.action else None,
         {name: numbers(field, spec.state_dims[name]) for name, field in fields.state.items()},
         np.cumsum([part.episode.length for part in parts]),
         None if None in told else [str(task) for task in told],
@@ -205,7 +206,7 @@ def _film_fault(
 
 def _parts(source: Source, listed: list[Recorded], fields: Fields, faults: Faults) -> list[Part]:
     """Read the numbers, table by table."""
-    wanted = {fields.action, *fields.state.values()}
+    wanted = fields.names() - set(fields.video.values())
     tasks = source.tasks()
     by_table: dict[Path, list[Recorded]] = {}
     for episode in listed:

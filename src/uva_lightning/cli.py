@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from uva_lightning import __version__
@@ -38,6 +38,7 @@ COMMANDS = {
         "write a model as a checkpoint of the official code",
     ),
     "parity": ("uva_lightning.commands.parity:parity", "compare with numbers of the official code"),
+    "convert": ("uva_lightning.commands.convert:TARGETS", "write a data set in another format"),
     "objectives": ("uva_lightning.commands.objectives:list_objectives", "list what the model can be asked to do"),
     "doctor": ("uva_lightning.commands.doctor:doctor", "check the environment and say how to mend it"),
 }
@@ -123,24 +124,39 @@ def _dispatch(command: str, args: list[str]) -> int:
 
 
 def _call(command: str, args: list[str]) -> int:
-    """Run a plain function with its typed arguments as options, which may also be given in order."""
+    """Run a plain function, or the one of several that the next word names."""
     from uva_lightning.commands.data_source import run_command
 
-    result = run_command(_load(COMMANDS[command][0]), args, f"uva {command}")
+    found = _load(COMMANDS[command][0])
+    if isinstance(found, Mapping):
+        if not args or args[0] in ("-h", "--help"):
+            sys.stdout.write(_members(command, found))
+            return 0
+        if args[0] not in found:
+            raise UserError(f"uva {command} knows no '{args[0]}'.{hint(args[0], found)}")
+        command, args, found = f"{command} {args[0]}", args[1:], _load(found[args[0]][0])
+    result = run_command(found, args, f"uva {command}")
     return result if isinstance(result, int) else 0
 
 
-def _load(target: str) -> Callable[..., Any]:
+def _members(command: str, members: Mapping[str, tuple[str, str]]) -> str:
+    """Describe what comes after a command of several."""
+    width = max(map(len, members)) + 2
+    table = "".join(f"  {name:<{width}}{help_}\n" for name, (_, help_) in members.items())
+    return f"usage: uva {command} NAME [options]\n\nnames:\n{table}\n  --help      after a name: its options\n"
+
+
+def _load(target: str) -> Any:
     """Import what a command runs; a broken environment is named as such."""
     module, _, name = target.partition(":")
     try:
-        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        found: Any = getattr(importlib.import_module(module), name)
     except (ImportError, OSError, RuntimeError) as error:
         ours = isinstance(error, ImportError) and (error.name or "").startswith("uva_lightning")
         if ours or for_user(error) is not None:
             raise
         raise UserError(f"{module} cannot be imported ({error}); `uva doctor` says how to mend it.") from error
-    return function
+    return found
 
 
 if __name__ == "__main__":
