@@ -18,22 +18,24 @@ from uva_lightning.datamodules import latent_cache
 from uva_lightning.datamodules.augment import Augmentation
 from uva_lightning.datamodules.faults import Faults
 from uva_lightning.datamodules.fields import Fields, Range
-from uva_lightning.datamodules.frames import Frames
+from uva_lightning.datamodules.frames import Frames, held
 from uva_lightning.datamodules.generate import EpisodeMaker
 from uva_lightning.datamodules.instructions import TextEmbedder
-from uva_lightning.datamodules.latent_cache import Encode
+from uva_lightning.datamodules.latents import Encode, Latents
 from uva_lightning.datamodules.picture_variants import PictureVariants
 from uva_lightning.datamodules.pictures import Resized
 from uva_lightning.datamodules.reading import Encoding, Reading
 from uva_lightning.datamodules.rows import Rows
+from uva_lightning.datamodules.shards.reader import Shards, opened, order_of
 from uva_lightning.datamodules.step_sampler import FixedBatchSampler, StepBatchSampler, StepLoader
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.datamodules.symmetry import Symmetry
 from uva_lightning.datamodules.training_data import TrainingData
 from uva_lightning.datamodules.transform import WindowTransform
 from uva_lightning.datamodules.varied_history import VariedHistory
-from uva_lightning.datamodules.window_batches import Extras, Latents, Variants, WindowBatches
+from uva_lightning.datamodules.window_batches import Extras, Variants, WindowBatches
 from uva_lightning.datamodules.windows import Window, Windows
+from uva_lightning.model.tokenizers.base import Tokenizer
 from uva_lightning.types import Batch, DataSpec
 
 
@@ -41,7 +43,7 @@ class RobotDataModule(TrainingData, ABC):
     """Windows of robot episodes held in memory; a dataset adds its facts and ``read``.
 
     Args:
-        path: Where the data lies.
+        path: Where the data lies, in a layout of its own or as shards; those also behind a URL, s3://bucket/folder.
         batch_size: Windows of a step, over all processes together.
         window: What a window holds; UVA's on Push-T if not given.
         val_ratio: Share of the episodes held out, at least one.
@@ -66,6 +68,12 @@ class RobotDataModule(TrainingData, ABC):
     """Applied to the numbers of every batch."""
     reads_chosen: ClassVar[bool] = False
     """Whether ``read`` gives the episodes of ``reading.episodes`` only, so that the files of others are not needed."""
+    _store: EpisodeStore | None
+    _shards: Shards | None
+    _text: Tensor | None
+    _train: Windows
+    _val: Windows
+    _variants: Variants
 
     def __init__(
         self,
@@ -86,15 +94,15 @@ class RobotDataModule(TrainingData, ABC):
             raise ValueError(f"val_ratio is {val_ratio}, expected a share between 0 and 1, such as 0.02.")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1.")
-        self.path, self.batch_size, self.seed = Path(path), batch_size, seed
+        self.path, self.location, self.batch_size, self.seed = Path(path), str(path), batch_size, seed
         self.window, self.val_ratio = window or Window(), val_ratio
         self.symmetry, self.augment, self.text, self.generate = symmetry, augment, text, generate
         self.reading, self.encoding = reading or Reading(), (encoding or Encoding()).matched(augment is not None)
         self.faults = Faults(self.reading.on_error)
         self.spec = replace(self.window.spec(self.facts), text_dim=0 if text is None else text.width)
-        self.latents: Latents | None = None
-        self._store: EpisodeStore | None = None
+        self.latents: Mapping[str, Latents] | None = None
         self.image_size: int | None = None  # of the pictures, where a mixture wants another than the facts have
+        self.forget()
 
     @abstractmethod
     def read(self) -> EpisodeStore:
@@ -104,13 +112,42 @@ class RobotDataModule(TrainingData, ABC):
     def store(self) -> EpisodeStore:
         """All episodes, read at the first use; normalisers are fitted on their actions and states."""
         if self._store is None:
-            store = self.read()
-            self.faults.report(self.path, store.episodes)
+            self._shards = opened(self.location, self.reading, self.faults)
+            chosen = None
+            if self._shards is None:
+                store = self.read()
+                chosen = None if self.reads_chosen else self.reading.chosen(store.episodes)
+            else:
+                self._shards.check(self)
+                store = self._shards.store(self.spec.cameras)
+            self.faults.report(self.location, store.episodes)
             store = replace(store, video={camera: self._square(store, camera) for camera in self.spec.cameras})
             self._check(store)
-            chosen = None if self.reads_chosen else self.reading.chosen(store.episodes)
+            if store.identity is not None:  # the pictures also follow from how they become square
+                store = replace(store, identity=f"{store.identity}-{self.reading.fit}")
             self._store = store if chosen is None else store.select(chosen)
         return self._store
+
+    @property
+    def source_facts(self) -> DataSpec:
+        """Facts of what ``read`` delivers, at the recorded rate."""
+        return self.recorded or (self.facts if self.facts.cameras else self.spec)
+
+    @property
+    def vectors(self) -> Tensor | None:
+        """Vectors of the instructions, f32[e, w]; there once the episodes are read."""
+        return self._text
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether pictures can be read, besides latents."""
+        return self._shards is None or not self._shards.has_latents
+
+    def forget(self) -> None:
+        """Drop what was read; it is read again when it is needed."""
+        self._store, self._shards, self._text = None, None, None
+        for name in ("_train", "_val", "_variants"):
+            vars(self).pop(name, None)
 
     def _square(self, store: EpisodeStore, camera: str) -> Frames:
         """Give the pictures of a camera in the size of the facts, or of the mixture."""
@@ -133,7 +170,7 @@ class RobotDataModule(TrainingData, ABC):
 
     def setup(self, stage: str) -> None:
         """Read the episodes, split them and report the facts."""
-        if self._store is not None:
+        if "_train" in vars(self):
             return
         store, spec = self.store, self.spec
         held_out = self.val_episodes()
@@ -186,6 +223,14 @@ class RobotDataModule(TrainingData, ABC):
         frames = torch.cat([torch.from_numpy(self.store.video[camera][steps]) for camera in self.spec.cameras])
         return frames if self.symmetry is None else torch.cat([frames, self.symmetry.frames(frames)])
 
+    def fit_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Fit a tokenizer on ``training_frames``, or let it take what it had learnt when shards were made."""
+        state = None if self._shards is None else self._shards.tokenizer()
+        if state is None:
+            super().fit_tokenizer(tokenizer)
+        else:
+            tokenizer.load_state(state)
+
     def training_numbers(self, block: int = 4096) -> Iterator[Batch]:
         """Give ``action`` and ``state`` of all training windows, mirrored ones too, in blocks; for the normalisers."""
         data = self.training()
@@ -202,27 +247,22 @@ class RobotDataModule(TrainingData, ABC):
             encode: u8[n, H, W, 3] to moments [n, s, m], on any device.
             key: Hash of the tokenizer's weights and settings.
         """
-        store, first, encoded = self.store, self._rank == 0, self._encoded
-        if self.encoding.online:
-            return
-        if self.encoding.cache_dir is None:
-            self.latents = latent_cache.encode_store(store, encoded, encode, first)
-            return
-        file = self.encoding.cache_dir / f"{key}-{latent_cache.fingerprint(store, encoded)}.safetensors"
-        if first and not file.exists():
-            latent_cache.save(file, latent_cache.encode_store(store, encoded, encode))
-        if self.trainer is not None:
-            self.trainer.strategy.barrier("latents")
-        if file.exists():
-            self.latents = latent_cache.load(file, store)
-        else:  # a folder that this machine does not share with the first process
-            self.latents = latent_cache.encode_store(store, encoded, encode, show_progress=False)
+        if self._shards is not None and not self.has_pictures:
+            self.latents = self._shards.latents_for(self, key)
+        elif not self.encoding.online:
+            self.latents = latent_cache.latents_of(
+                self.store, self.variants, encode, self.encoding.cache_dir, key, self.trainer
+            )
+        else:
+            self._store = replace(self.store, video=held(self.store.video))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled windows; continues where the trainer's batch counter stands."""
         data = self.training()
-        sampler = StepBatchSampler(len(data), self.batch_size, self.seed, self._consumed, self._rank, self._world)
-        return StepLoader(data, sampler, self.reading.workers)
+        order = order_of(len(data), self._train, self.batch_size, self.seed, self._shards, self.reading.streaming)
+        announce = None if self._shards is None else self._shards.follow(order, self.reading.streaming)
+        sampler = StepBatchSampler(order, self._consumed, self._rank, self._world, announce)
+        return StepLoader(data, sampler, order.facts(), self.reading.workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """All windows of the held-out episodes as recorded, in order."""
@@ -263,12 +303,12 @@ class RobotDataModule(TrainingData, ABC):
         window, how = self.window, self.window.vary_history
         varied = None if how is None else VariedHistory(window.frames, window.horizon, how == "sample")
         extras = Extras(
-            symmetry, self.latents, self._text, self.transform, varied, window.past_action, self.faults, self._encoded
+            symmetry, self.latents, self._text, self.transform, varied, window.past_action, self.faults, self.variants
         )
         return WindowBatches(self.store, windows, self._variants, extras)
 
     @property
-    def _encoded(self) -> PictureVariants:
+    def variants(self) -> PictureVariants:
         """What becomes latents of each frame."""
         return PictureVariants(self.symmetry, self.augment, self.encoding.variants, self.seed)
 
@@ -276,33 +316,9 @@ class RobotDataModule(TrainingData, ABC):
         """Embed the instruction of every episode, each sentence once: f32[e, w]."""
         if self.text is None:
             return None
-        if store.instructions is None:
-            raise ValueError(
-                f"data.text is {type(self.text).__name__}, but {self.path} has no instructions, expected one per "
-                "episode; leave data.text out."
-            )
-        sentences = sorted(set(store.instructions))
-        place = {sentence: row for row, sentence in enumerate(sentences)}
-        return self.text.embed(sentences)[[place[sentence] for sentence in store.instructions]]
-
-    def _consumed(self) -> int:
-        """Batches trained on in the whole run; restored by Lightning before it asks for the first batch.
-
-        ``processed`` counts a batch as soon as its weights are updated, so it is right for a checkpoint written in
-        ``on_train_batch_end`` (``completed`` is one behind) and for one written within a step (``ready`` is ahead).
-        """
-        if self.trainer is None:
-            return 0
-        counts: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        return int(counts.processed)
-
-    @property
-    def _rank(self) -> int:
-        return 0 if self.trainer is None else int(self.trainer.global_rank)
-
-    @property
-    def _world(self) -> int:
-        return 1 if self.trainer is None else int(self.trainer.world_size)
+        if self._shards is not None and (stored := self._shards.vectors(self)) is not None:
+            return stored
+        return self.text.of_episodes(store.instructions, self.location)
 
     def _check(self, store: EpisodeStore) -> None:
         """Compare what was read with the facts."""

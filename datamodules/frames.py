@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from uva_lightning.datamodules.faults import Broken
+
+IN_MEMORY_BYTES = 1 << 30
+"""Pictures up to this size are read at once where every step needs some: Push-T's 0.7 GB then never wait for a decoder,
+and every machine that can train has the room; larger sets are read window by window."""
+BLOCK = 256
+"""Pictures read at a time."""
 
 Steps = NDArray[np.int64]
 Pictures = NDArray[np.uint8]
@@ -113,3 +122,26 @@ def joined(parts: Sequence[Frames]) -> Frames:
 def chosen(frames: Frames, steps: Steps) -> Frames:
     """Take some steps; of an array they are copied."""
     return frames[steps] if isinstance(frames, np.ndarray) else ChosenFrames(frames, steps)
+
+
+def held(video: Mapping[str, Frames]) -> Mapping[str, Frames]:
+    """Read the pictures of all cameras where they are few and whole; others stay as they are.
+
+    Args:
+        video: u8[n, H, W, 3] per camera.
+    """
+    if sum(math.prod(frames.shape) for frames in video.values()) > IN_MEMORY_BYTES:
+        return video
+    try:
+        return {camera: _read_all(frames) for camera, frames in video.items()}
+    except Broken:  # told, or replaced, when the window that needs it is read
+        return video
+
+
+def _read_all(frames: Frames) -> Pictures:
+    if isinstance(frames, np.ndarray):
+        return frames
+    pictures = np.empty(frames.shape, dtype=np.uint8)
+    for first in range(0, len(pictures), BLOCK):
+        pictures[first : first + BLOCK] = frames[first : first + BLOCK]
+    return pictures

@@ -34,6 +34,21 @@ class TextEmbedder(ABC):
     def embed(self, instructions: Sequence[str]) -> Tensor:
         """Embed sentences, f32[n, width]."""
 
+    def of_episodes(self, instructions: Sequence[str] | None, path: object) -> Tensor:
+        """Embed the instruction of every episode, each sentence once: f32[e, width].
+
+        Raises:
+            ValueError: There are no instructions.
+        """
+        if instructions is None:
+            raise ValueError(
+                f"data.text is {type(self).__name__}, but {path} has no instructions, expected one per episode; leave "
+                "data.text out."
+            )
+        sentences = sorted(set(instructions))
+        place = {sentence: row for row, sentence in enumerate(sentences)}
+        return self.embed(sentences)[[place[sentence] for sentence in instructions]]
+
 
 class CachedInstructions(TextEmbedder):
     """Read vectors that a text encoder has made, so that training needs neither the encoder nor its weights.

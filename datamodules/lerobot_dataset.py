@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from uva_lightning.datamodules.instructions import TextEmbedder
 from uva_lightning.datamodules.lerobot.meta import Feature, Source, is_picture, width
 from uva_lightning.datamodules.lerobot.reading import read
 from uva_lightning.datamodules.reading import Encoding, Reading
+from uva_lightning.datamodules.shards.reader import stored_facts
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.datamodules.windows import Window
 from uva_lightning.types import DataSpec
@@ -33,7 +35,7 @@ class LeRobot(RobotDataModule):
     its instruction.
 
     Args:
-        path: Folder of the dataset.
+        path: Folder of the dataset, or of shards made of it.
         image_size: Height and width of the pictures for the model; ``reading.fit`` says how they become square.
         cameras: Cameras to use, the first is the main view; all, in the order of their names, if not given.
         states: State entries to use; all if not given.
@@ -71,9 +73,16 @@ class LeRobot(RobotDataModule):
     ) -> None:
         if image_size < 1:
             raise ValueError(f"image_size is {image_size}, expected pixels, such as 224; set data.image_size.")
-        source = Source(Path(path))
-        self.features = _fields(source, cameras, states)
-        self.facts = _facts(source, self.features, image_size)  # type: ignore[misc]  # of the data, not of the class
+        stored = stored_facts(str(path), reading)
+        if stored is None:
+            source = Source(Path(path))
+            self.features = _fields(source, cameras, states)
+            facts = _facts(source, self.features, image_size)
+        else:
+            shown = tuple(cameras or stored.cameras)
+            kept = {name: width for name, width in stored.state_dims.items() if states is None or name in states}
+            facts = replace(stored, cameras=shown, state_dims=kept, image_size=image_size)
+        self.facts = facts  # type: ignore[misc]  # of the data, not of the class
         super().__init__(
             path, batch_size, window, val_ratio, seed, None, augment, text, reading=reading, encoding=encoding
         )

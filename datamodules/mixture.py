@@ -16,11 +16,12 @@ from torch.utils.data import DataLoader
 
 from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.datamodules.endless import EachEpisode, EachWindow, Endless
-from uva_lightning.datamodules.latent_cache import Encode
+from uva_lightning.datamodules.latents import Encode
 from uva_lightning.datamodules.mixture_batches import HeldOutSampler, MixtureBatches, MixtureBatchSampler, MixtureOrder
 from uva_lightning.datamodules.reading import Encoding
 from uva_lightning.datamodules.step_sampler import StepLoader
 from uva_lightning.datamodules.training_data import TrainingData
+from uva_lightning.model.tokenizers.base import Tokenizer
 from uva_lightning.types import Batch, DataSpec, SetSpec
 from uva_lightning.union import by_set, joined, union_spec
 
@@ -110,6 +111,14 @@ class Mixture(TrainingData):
         """See the base class; every set gives equally many."""
         return torch.cat([data.training_frames(max(1, most // len(self.sets))) for data in self.sets.values()])
 
+    def fit_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """See the base class; what it had learnt when shards were made comes first."""
+        ready = [data for data in self.sets.values() if not data.has_pictures]
+        if ready:
+            ready[0].fit_tokenizer(tokenizer)
+        else:
+            super().fit_tokenizer(tokenizer)
+
     def training_numbers(self, block: int = 4096) -> Iterator[Batch]:
         """See the base class; each batch is of one set."""
         for name, data in self.sets.items():
@@ -143,7 +152,7 @@ class Mixture(TrainingData):
                 f"set data.batch_size to at most {total}."
             )
         self._sampler = MixtureBatchSampler(order, total // self.batch_size, self._consumed, self._rank, self._world)
-        return StepLoader(MixtureBatches(self.spec, windows), self._sampler, self.workers, order.facts())
+        return StepLoader(MixtureBatches(self.spec, windows), self._sampler, order.facts(), self.workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """All windows of the held-out episodes of every set; a batch is of one set, and the sets take turns."""
@@ -190,21 +199,6 @@ class Mixture(TrainingData):
         largest = max(sizes.values())
         parts = self.weights or {name: (size / largest) ** power for name, size in sizes.items()}
         return {name: parts[name] / sum(parts.values()) for name in sizes}
-
-    def _consumed(self) -> int:
-        """Batches trained on in the whole run, see ``RobotDataModule``."""
-        if self.trainer is None:
-            return 0
-        counts: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        return int(counts.processed)
-
-    @property
-    def _rank(self) -> int:
-        return 0 if self.trainer is None else int(self.trainer.global_rank)
-
-    @property
-    def _world(self) -> int:
-        return 1 if self.trainer is None else int(self.trainer.world_size)
 
 
 def _encode_alike(sets: Mapping[str, RobotDataModule], encoding: Encoding) -> None:

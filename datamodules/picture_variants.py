@@ -77,6 +77,16 @@ class PictureVariants:
         draw = none if rows is None or not self.drawn else 1 + (rows.uniform(CHOICE) * self.drawn).long()
         return mirrored * (1 + self.drawn) + draw
 
+    def facts(self) -> dict[str, str | int | None]:
+        """Say what the variants follow from, each for itself."""
+        drawn = self.augment is not None and self.drawn > 0
+        return {
+            "symmetry": None if self.symmetry is None else type(self.symmetry).__qualname__,
+            "augment": self.augment.identity() if self.augment is not None and drawn else None,
+            "drawn": self.drawn if drawn else 0,
+            "seed": self.seed if drawn else None,
+        }
+
     def identity(self) -> str:
         """Name what the variants follow from besides the frames."""
         drawn = "" if self.augment is None else f"{self.drawn} {self.seed} {self.augment.identity()}"

@@ -3,10 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import gcd
 from pathlib import Path
 
 from uva_lightning.datamodules.faults import OnError
 from uva_lightning.datamodules.pictures import Fit
+
+LANES = 64
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """How shards are read one after another, so that each process needs a small part of them at a time.
+
+    Args:
+        lanes: Places at which an epoch is read at once, see ``Sharded``; the largest common divisor of the batch size
+            and 64 if not given.
+        buffer: Windows among which each lane shuffles.
+        folder: Keeps what is fetched from a remote location; ``uva_shards`` in the folder for temporary files if not
+            given.
+        budget_gb: Disk space that it may take, besides transfers under way; what was not used for longest goes first.
+        ahead: Blocks of ``buffer`` windows of each lane that are fetched before they are needed.
+        retries: Times that a failed transfer is tried again, each after twice the pause of the one before.
+        pause: The first pause, in seconds.
+    """
+
+    lanes: int | None = None
+    buffer: int = 1024
+    folder: Path | None = None
+    budget_gb: float = 100.0
+    ahead: int = 1
+    retries: int = 5
+    pause: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("ahead", self.ahead, 0), ("retries", self.retries, 0), ("pause", self.pause, 0)):
+            if value < least:
+                raise ValueError(f"streaming.{name} is {value}, expected {least} or more; set data.reading.streaming.")
+        if self.budget_gb <= 0:
+            raise ValueError(f"streaming.budget_gb is {self.budget_gb}, expected more than 0; set it to GB of disk.")
+
+    def lanes_for(self, batch_size: int) -> int:
+        """Give the number of lanes for a batch size."""
+        return self.lanes or gcd(batch_size, LANES)
 
 
 @dataclass(frozen=True)
@@ -18,12 +57,14 @@ class Reading:
         workers: Processes that fetch batches; 0 is fastest from cached latents.
         on_error: ``stop`` at an episode that cannot be read, or ``skip`` it and say how many were.
         fit: How pictures of another size become square: ``crop`` the middle, ``pad`` with black, or ``stretch``.
+        streaming: Read shards one after another; remote ones are read so in any case.
     """
 
     episodes: int | list[int] | None = None
     workers: int = 0
     on_error: OnError = "stop"
     fit: Fit = "crop"
+    streaming: Streaming | None = None
 
     def __post_init__(self) -> None:
         count = self.episodes if isinstance(self.episodes, int) else len(self.episodes or (0, 1))

@@ -15,16 +15,13 @@ from numpy.typing import NDArray
 
 from uva_lightning.datamodules.faults import Broken, Faults
 from uva_lightning.datamodules.fields import Fields, columns
-from uva_lightning.datamodules.frames import Frames, chosen
+from uva_lightning.datamodules.frames import IN_MEMORY_BYTES, Frames, chosen
 from uva_lightning.datamodules.instructions import from_clip_tokens
 from uva_lightning.datamodules.store import EpisodeStore, hash_of
 from uva_lightning.datamodules.zarr_frames import ZarrFrames, codec_named, open_store
 from uva_lightning.types import DataSpec
 
 ENDS, INSTRUCTIONS = "episode_ends", "instructions"
-IN_MEMORY_BYTES = 1 << 30
-"""Pictures up to this size are read at once: Push-T's 0.7 GB then never wait for the disk, and every machine that can
-train has the room; larger sets are read window by window."""
 
 Numbers = NDArray[np.float32]
 Spans = list[tuple[int, int, int]]

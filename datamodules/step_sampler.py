@@ -5,105 +5,88 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from uva_lightning.datamodules.order import Order
 from uva_lightning.datamodules.rows import Rows
 
 
 class StepBatchSampler(DistributedSampler[Any]):
-    """Shuffle by (seed, epoch) and begin where the counter stands; yields the ``Rows`` of each batch.
+    """Batches of an ``Order``, from where the counter stands; yields the ``Rows`` of each.
 
-    Batch ``k`` of the whole run is a pure function of ``seed`` and ``k``: no state to save, and the same global batch
-    for any number of processes. One pass has as many batches as fit into the samples, the rest of a permutation is
-    dropped; a pass that begins within an epoch runs on into the next, and the trainer stops it at its own end.
+    Batch ``k`` of the whole run is a pure function of the order and ``k``: no state to save, and the same global batch
+    for any number of processes. A pass that begins within an epoch runs on into the next, and the trainer stops it at
+    its own end.
 
     It is a ``DistributedSampler`` so that Lightning leaves it alone instead of wrapping it in another.
 
     Args:
-        samples: Number of samples.
-        batch_size: Samples of a batch over all processes.
-        seed: Seed of the order.
+        order: Which samples the batches hold.
         consumed: Gives the number of batches consumed so far, asked at the begin of each pass.
         rank: Number of this process.
         world: Number of processes.
+        announce: Told of each batch before it is asked for: its number, its first place here, and how many are ours.
 
     Raises:
-        ValueError: The batch does not divide among the processes, or there are fewer samples than one batch.
+        ValueError: The batch does not divide among the processes.
     """
 
     def __init__(
         self,
-        samples: int,
-        batch_size: int,
-        seed: int,
+        order: Order,
         consumed: Callable[[], int],
         rank: int = 0,
         world: int = 1,
+        announce: Callable[[int, int, int], None] | None = None,
     ) -> None:
-        if batch_size < 1 or batch_size % world:
+        if order.batch_size % world:
             raise ValueError(
-                f"batch_size is {batch_size} over {world} processes, expected a positive multiple of {world}; "
+                f"batch_size is {order.batch_size} over {world} processes, expected a positive multiple of {world}; "
                 "it counts the samples of all processes together."
             )
-        if samples < batch_size:
-            raise ValueError(
-                f"There are {samples} training windows, fewer than batch_size={batch_size}; "
-                f"set data.batch_size to at most {samples}."
-            )
-        self.samples, self.batch_size, self.seed = samples, batch_size, seed
-        self.consumed, self.rank, self.world = consumed, rank, world
+        self.order, self.consumed, self.rank, self.world, self.announce = order, consumed, rank, world, announce
 
     def __len__(self) -> int:
-        return self.samples // self.batch_size
+        return len(self.order)
 
     def __iter__(self) -> Iterator[Rows]:
-        first, share = self.consumed(), self.batch_size // self.world
-        shuffled, order = -1, torch.empty(0, dtype=torch.int64)
-        for number in range(first, first + len(self)):
-            epoch, batch = divmod(number, len(self))
-            if epoch != shuffled:
-                shuffled, order = epoch, self.order(epoch)
-            place = self.rank * share
-            begin = batch * self.batch_size + place
-            yield Rows(order[begin : begin + share], self.seed, number, place, self.batch_size)
-
-    def order(self, epoch: int) -> Tensor:
-        """Permute the samples for an epoch: i64[samples]."""
-        word = np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0]
-        return torch.randperm(self.samples, generator=torch.Generator().manual_seed(int(word)))
+        begin, share = self.consumed(), self.order.batch_size // self.world
+        place = self.rank * share
+        for number in range(begin, begin + len(self)):
+            if self.announce is not None:
+                self.announce(number, place, share)
+            chosen = self.order.batch(number, place, share)
+            yield Rows(chosen, self.order.seed, number, place, self.order.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Ignore Lightning's epoch: the counter of batches knows it, also after a resume."""
 
 
 class StepLoader(DataLoader[Any]):
-    """A loader of whole batches in the order of a ``StepBatchSampler``.
+    """A loader of whole batches in an order that is a function of their number.
 
     The order needs no state. What is saved says what it follows from, so that a resume with other data is noticed.
 
     Args:
         data: Indexed by whole batches.
         sampler: Gives the batches.
+        facts: What the order follows from.
         workers: Processes that fetch them.
-        facts: What the order follows from, where it is not one shuffled data set.
     """
 
     def __init__(
         self,
         data: Dataset[Any],
         sampler: DistributedSampler[Any],
+        facts: Mapping[str, Any],
         workers: int = 0,
-        facts: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(data, None, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
-        self._order: dict[str, Any] = dict(facts or {})
-        if isinstance(sampler, StepBatchSampler):
-            self._order = {"samples": sampler.samples, "batch_size": sampler.batch_size, "seed": sampler.seed}
+        self._order = dict(facts)
 
     def state_dict(self) -> dict[str, Any]:
         """Name what the order follows from."""
@@ -113,7 +96,7 @@ class StepLoader(DataLoader[Any]):
         """Compare it with the checkpoint's."""
         changed = [
             f"{name} from {state_dict.get(name)} to {now}"
-            for name, now in self._order.items()
+            for name, now in {**dict.fromkeys(state_dict), **self._order}.items()
             if state_dict.get(name) != now
         ]
         if changed:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from uva_lightning.datamodules.latent_cache import Encode
+from uva_lightning.datamodules.latents import Encode
+from uva_lightning.model.tokenizers.base import Tokenizer
 from uva_lightning.types import Batch, DataSpec
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ class TrainingData(LightningDataModule, ABC):
     @abstractmethod
     def training_frames(self, most: int = 4096) -> Tensor:
         """Give at most so many training frames, u8[n, H, W, 3]; for a tokenizer."""
+
+    def fit_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Let a tokenizer learn from training frames what it can learn in seconds."""
+        tokenizer.fit(self.training_frames())
 
     @abstractmethod
     def training_numbers(self, block: int = 4096) -> Iterator[Batch]:
@@ -53,3 +58,22 @@ class TrainingData(LightningDataModule, ABC):
         Raises:
             ValueError: There is none of this name.
         """
+
+    def _consumed(self) -> int:
+        """Batches trained on in the whole run; restored by Lightning before it asks for the first batch.
+
+        ``processed`` counts a batch as soon as its weights are updated, so it is right for a checkpoint written in
+        ``on_train_batch_end`` (``completed`` is one behind) and for one written within a step (``ready`` is ahead).
+        """
+        if self.trainer is None:
+            return 0
+        counts: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return int(counts.processed)
+
+    @property
+    def _rank(self) -> int:
+        return 0 if self.trainer is None else int(self.trainer.global_rank)
+
+    @property
+    def _world(self) -> int:
+        return 1 if self.trainer is None else int(self.trainer.world_size)

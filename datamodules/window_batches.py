@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from uva_lightning.datamodules.faults import Broken, Faults
+from uva_lightning.datamodules.latents import Latents
 from uva_lightning.datamodules.picture_variants import PictureVariants
 from uva_lightning.datamodules.rows import Rows
 from uva_lightning.datamodules.store import EpisodeStore
@@ -22,9 +23,6 @@ from uva_lightning.datamodules.transform import WindowTransform
 from uva_lightning.datamodules.varied_history import VariedHistory
 from uva_lightning.datamodules.windows import Index, Windows
 from uva_lightning.types import Batch
-
-Latents = Mapping[str, Tensor]
-"""f16[v, n, s, m] per camera: one entry per variant (see ``PictureVariants``) and step."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Extras(NamedTuple):
 
     Args:
         symmetry: Map of the mirrored half.
-        latents: Cached latents, delivered instead of the frames.
+        latents: Latents of each camera, delivered instead of the frames.
         text: f32[e, w], a vector per episode.
         transform: Applied to the numbers of every batch.
         varied: Draws the history frames of training batches.
@@ -67,7 +65,7 @@ class Extras(NamedTuple):
     """
 
     symmetry: Symmetry | None = None
-    latents: Latents | None = None
+    latents: Mapping[str, Latents] | None = None
     text: Tensor | None = None
     transform: WindowTransform | None = None
     varied: VariedHistory | None = None
@@ -115,7 +113,7 @@ class WindowBatches(Dataset[Batch]):
         return replace(
             self.numbers(rows),
             video={} if latents else {name: self._pictures(name, frames, variant) for name in self.store.video},
-            latents={name: self._cached(values, frames, encoded) for name, values in latents.items()},
+            latents={name: values.read(encoded[:, None], frames) for name, values in latents.items()},
         )
 
     def _whole(self, rows: Tensor | Rows) -> Tensor | Rows:
@@ -134,11 +132,14 @@ class WindowBatches(Dataset[Batch]):
         return replace(rows, windows=index) if isinstance(rows, Rows) else index
 
     def _fault(self, rows: Tensor | Rows, place: int) -> Broken | None:
-        """Try to read the pictures of one sample."""
-        _, window = self._split(rows)
+        """Try to read the pictures, or the latents, of one sample."""
+        variant, window = self._split(rows)
         steps = self.windows.frame_index(window, self._history(rows))[place]
         try:
-            for frames in self.store.video.values():
+            encoded = self.extras.encoded.choose(variant, rows if isinstance(rows, Rows) else None)
+            for values in (self.extras.latents or {}).values():
+                values.read(encoded[place : place + 1, None], torch.from_numpy(steps)[None])
+            for frames in () if self.extras.latents else self.store.video.values():
                 frames[steps]
         except Broken as fault:
             return fault
@@ -206,8 +207,3 @@ class WindowBatches(Dataset[Batch]):
     @staticmethod
     def _at(values: Tensor, variant: Tensor, steps: Index) -> Tensor:
         return values[variant[:, None], torch.from_numpy(steps)]
-
-    @staticmethod
-    def _cached(values: Tensor, frames: Tensor, variant: Tensor) -> Tensor:
-        rows = variant[:, None] * values.shape[1] + frames
-        return values.flatten(0, 1).index_select(0, rows.flatten()).reshape(*rows.shape, *values.shape[2:])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from uva_lightning.datamodules import frames as frames_module
 from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.datamodules.faults import Broken, Faults
-from uva_lightning.datamodules.frames import JoinedFrames, LazyFrames
+from uva_lightning.datamodules.frames import JoinedFrames, LazyFrames, held
 from uva_lightning.datamodules.pictures import Flipped, Resized, resize
 from uva_lightning.datamodules.reading import Reading
 from uva_lightning.datamodules.store import EpisodeStore
@@ -123,3 +124,14 @@ def test_some_episodes_by_number():
     np.testing.assert_array_equal(data.store.action[[0, 40], 0], [200, 40])
     with pytest.raises(ValueError, match="There is no episode 6, expected 0 to 5"):
         _ = Lazy("x", reading=Reading(episodes=[1, 6])).store
+
+
+def test_few_pictures_are_read_once_where_every_step_needs_some(monkeypatch):
+    lazy = {"top": Numbered(300)}
+    read = held(lazy)["top"]
+    assert isinstance(read, np.ndarray)
+    np.testing.assert_array_equal(read, lazy["top"][:])
+    broken = {"top": Numbered(300, [7])}
+    assert held(broken) is broken  # the window that needs it tells
+    monkeypatch.setattr(frames_module, "IN_MEMORY_BYTES", 300 * 48 - 1)
+    assert held(lazy) is lazy

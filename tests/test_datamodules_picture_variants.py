@@ -39,7 +39,7 @@ def cached(tiny_data, **options):
 @pytest.mark.parametrize("mirror", [None, PushTMirror()])
 def test_every_frame_is_encoded_as_recorded_and_under_each_draw(tiny_data, mirror):
     data = cached(tiny_data, symmetry=mirror)
-    store, latents = data.store, data.latents["top"]
+    store, latents = data.store, data.latents["top"].values
     assert latents.shape == (3 if mirror is None else 6, store.steps, 1, 3)
     for episode in (0, 4, 5):  # blocks of frames that are encoded together begin and end within episodes
         steps = slice(episode * STEPS, (episode + 1) * STEPS)
@@ -58,7 +58,7 @@ def test_a_training_window_shows_one_draw_in_all_its_frames(tiny_data):
     shown, seen = batches[rows].latents["top"], set()
     steps = torch.from_numpy(batches.windows.frame_index(rows.windows.numpy()))
     for sample in range(40):
-        (draw,) = (d for d in range(3) if data.latents["top"][d, steps[sample]].equal(shown[sample]))
+        (draw,) = (d for d in range(3) if data.latents["top"].values[d, steps[sample]].equal(shown[sample]))
         seen.add(draw)
     assert seen == {1, 2}
     assert batches[rows].latents["top"].equal(shown)
@@ -92,7 +92,7 @@ def test_a_cache_is_read_again_for_the_same_draws_only(tiny_data, tmp_path):
     first, again = ready(tiny_data, **kept), ready(tiny_data, **kept)
     first.cache(mean_colour, "key")
     again.cache(refuse, "key")
-    assert again.latents["top"].equal(first.latents["top"])
+    assert again.latents["top"].values.equal(first.latents["top"].values)
     for change in (
         {"augment": Augmentation([Grey(0.5), Blur()])},
         {"encoding": Encoding(tmp_path, variants=1)},

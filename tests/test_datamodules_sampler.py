@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from uva_lightning.datamodules.base import RobotDataModule
+from uva_lightning.datamodules.order import Shuffled
 from uva_lightning.datamodules.reading import Reading
 from uva_lightning.datamodules.step_sampler import FixedBatchSampler, StepBatchSampler
 from uva_lightning.datamodules.store import EpisodeStore
@@ -183,28 +184,28 @@ def windows(sampler):
 
 
 def test_draws_follow_from_seed_batch_and_use_alone():
-    first, second = list(StepBatchSampler(85, 8, seed=1, consumed=lambda: 10))[:2]
-    again = next(iter(StepBatchSampler(85, 8, seed=1, consumed=lambda: 11)))
+    first, second = list(StepBatchSampler(Shuffled(85, 8, seed=1), consumed=lambda: 10))[:2]
+    again = next(iter(StepBatchSampler(Shuffled(85, 8, seed=1), consumed=lambda: 11)))
     assert again.uniform(5, 3).equal(second.uniform(5, 3))
-    others = (first, next(iter(StepBatchSampler(85, 8, seed=2, consumed=lambda: 11))))
+    others = (first, next(iter(StepBatchSampler(Shuffled(85, 8, seed=2), consumed=lambda: 11))))
     assert not any(other.uniform(5, 3).equal(second.uniform(5, 3)) for other in others)
     assert not second.uniform(5, 3).equal(second.uniform(6, 3))
 
 
 def test_an_epoch_shows_each_sample_at_most_once():
-    sampler = StepBatchSampler(85, 8, seed=1, consumed=lambda: 0)
+    sampler = StepBatchSampler(Shuffled(85, 8, seed=1), consumed=lambda: 0)
     rows = windows(sampler)
     assert (len(sampler), len(rows), len(rows.unique())) == (10, 80, 80)
-    later = windows(StepBatchSampler(85, 8, seed=1, consumed=lambda: 10))
+    later = windows(StepBatchSampler(Shuffled(85, 8, seed=1), consumed=lambda: 10))
     assert (rows != later).any()
     torch.testing.assert_close(
-        windows(StepBatchSampler(85, 8, seed=1, consumed=lambda: 4)), torch.cat([rows[32:], later[:32]])
+        windows(StepBatchSampler(Shuffled(85, 8, seed=1), consumed=lambda: 4)), torch.cat([rows[32:], later[:32]])
     )
 
 
 def test_any_number_of_processes_shares_the_same_batches():
-    alone = list(StepBatchSampler(85, 8, seed=3, consumed=lambda: 13))
-    ranks = [list(StepBatchSampler(85, 8, 3, lambda: 13, rank, 2)) for rank in range(2)]
+    alone = list(StepBatchSampler(Shuffled(85, 8, seed=3), consumed=lambda: 13))
+    ranks = [list(StepBatchSampler(Shuffled(85, 8, 3), lambda: 13, rank, 2)) for rank in range(2)]
     for whole, *parts in zip(alone, *ranks, strict=True):
         assert [len(part) for part in parts] == [4, 4]
         torch.testing.assert_close(torch.cat([part.windows for part in parts]), whole.windows)
@@ -222,6 +223,6 @@ def test_validation_covers_all_samples_with_equal_work(samples, world):
 
 def test_errors_tell_the_fix():
     with pytest.raises(ValueError, match="batch_size is 9 over 2 processes, expected a positive multiple of 2"):
-        StepBatchSampler(100, 9, 0, lambda: 0, world=2)
+        StepBatchSampler(Shuffled(100, 9, 0), lambda: 0, world=2)
     with pytest.raises(ValueError, match="There are 5 training windows, fewer than batch_size=8"):
-        StepBatchSampler(5, 8, 0, lambda: 0)
+        Shuffled(5, 8, 0)

@@ -21,6 +21,7 @@ COMMANDS = {
         "make data, train one model, evaluate and show its five functions",
     ),
     "demos": ("uva_lightning.demos:write_demos", "write demonstrations with a scripted expert"),
+    "cache": ("uva_lightning.commands.cache:cache", "encode a data set once, into shards that training reads"),
     "rollout": ("uva_lightning.commands.rollout:rollout", "run a checkpoint in simulated environments"),
     "functions": ("uva_lightning.functions:functions", "measure every function of a checkpoint against its baseline"),
     "data inspect": (

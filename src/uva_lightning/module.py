@@ -166,7 +166,7 @@ class UVAModule(LightningModule):
         for name, camera in self.cameras.items():
             moments = batch.latents.get(camera)
             if moments is None:
-                moments = encode_where(self.tokenizer, batch.video[camera], batch.present.get(name))
+                moments = encode_where(self.encode_frames, batch.video[camera], batch.present.get(name))
             latents = self.tokenizer.sample(moments, posterior)  # f32[b, 2t, s, c]
             values[f"past_{name}"], future = latents.chunk(2, dim=1)
             if name in self.transformer.streams:
@@ -224,7 +224,7 @@ class UVAModule(LightningModule):
             nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def on_fit_start(self) -> None:
-        """Fit what is fitted on data and not in the checkpoint, then encode every frame once.
+        """Fit what is fitted on data and not in the checkpoint, then encode every frame once, unless a cache has them.
 
         Raises:
             ValueError: The sampler leaves heads without gradients and the strategy cannot handle that, or no data set
@@ -242,7 +242,7 @@ class UVAModule(LightningModule):
         if self.start is not None and self.trainer.ckpt_path is None:
             self.start.apply(self, self._fitted())
         if not self.tokenizer.fitted:
-            self.tokenizer.fit(data.training_frames())
+            data.fit_tokenizer(self.tokenizer)
         parts = (self.actions, self.proprioception)
         if unfitted := [part for part in parts if not part.fitted]:
             fit_together(unfitted, data.training_numbers())
@@ -253,9 +253,9 @@ class UVAModule(LightningModule):
         data.cache(self.encode_frames, self.tokenizer.fingerprint())
 
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """Encode u8[n, H, W, 3] on this module's device."""
-        with torch.no_grad():
-            return self.tokenizer.encode(frames.to(self.device))
+        """Encode u8[..., H, W, 3] to f16[..., s, m], on this module's device and as a cache holds it, in each use."""
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return self.tokenizer.encode(frames.to(self.device)).half()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Losses on held-out episodes with the same masks and noise every time."""

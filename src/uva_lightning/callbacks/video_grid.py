@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -41,20 +42,24 @@ class VideoGrid(Callback):
     def __init__(self, windows: int = 4, given_actions: bool = True) -> None:
         if windows < 1:
             raise ValueError(f"windows is {windows}, expected at least 1; remove VideoGrid to draw none.")
-        self.windows, self.given_actions = windows, given_actions
+        self.windows, self.given_actions, self._blind = windows, given_actions, False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a model that has no future to show.
+        """Refuse a model that has no future to show; say so where the data have no pictures to show.
 
         Raises:
             ValueError: It has no video head.
         """
         if not isinstance(pl_module, UVAModule) or "video" not in pl_module.heads:
             raise ValueError(f"{type(pl_module).__name__} has no video head, VideoGrid needs one; remove VideoGrid.")
+        data: Any = getattr(trainer, "datamodule", None)
+        self._blind = not getattr(data, "has_pictures", True)
+        if self._blind:
+            rank_zero_warn(f"VideoGrid draws nothing: {data.location} holds latents and no pictures.")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, on the first process."""
-        if rehearsing(trainer) or not isinstance(pl_module, UVAModule):
+        if self._blind or rehearsing(trainer) or not isinstance(pl_module, UVAModule):
             return
         folder = run_folder(trainer) / "pictures"
         if not trainer.is_global_zero:

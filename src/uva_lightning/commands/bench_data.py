@@ -15,6 +15,7 @@ import torch
 from uva_lightning.benchmarks.loading import HEAD, Loading, measure, stall
 from uva_lightning.benchmarks.machine import MIB, free_bytes, machine
 from uva_lightning.datamodules.base import RobotDataModule
+from uva_lightning.datamodules.latents import LatentsInMemory
 from uva_lightning.datamodules.video_frames import VideoFrames
 from uva_lightning.inspection.facts import innermost
 
@@ -95,7 +96,8 @@ def measured(data: RobotDataModule, seconds: float) -> Iterator[Loading]:
     variants = len(data.train_dataloader().dataset.extras.encoded)  # type: ignore[attr-defined]
     shape = (variants, store.steps, TOKENS, MOMENTS)
     if _fits(2 * int(np.prod(shape)) * len(store.video), "latents in memory"):
-        data.latents = {camera: torch.randn(shape[2:]).half().repeat(*shape[:2], 1, 1) for camera in store.video}
+        made = {camera: torch.randn(shape[2:]).half().repeat(*shape[:2], 1, 1) for camera in store.video}
+        data.latents = {camera: LatentsInMemory(values) for camera, values in made.items()}
         yield measure(data.train_dataloader(), "latents in memory", seconds)
         data.latents = None
 

@@ -16,8 +16,8 @@ from uva_lightning.commands.parser import CommandParser
 if TYPE_CHECKING:
     from uva_lightning.datamodules.base import RobotDataModule
 
-BASE = "uva_lightning.datamodules.base"
-DATA = "data"
+BASE, TOKENIZER_BASE = "uva_lightning.datamodules.base", "uva_lightning.model.tokenizers.base"
+DATA, MODEL, TOKENIZER = "data", "model", "tokenizer"
 
 
 def data_from(argv: Sequence[str], prog: str = "uva") -> "RobotDataModule":
@@ -63,7 +63,7 @@ def run_command(function: Callable[..., Any], argv: Sequence[str], prog: str) ->
     from uva_lightning.commands.discovery import import_components
 
     CommandParser.left_out = import_components()
-    return call(_data_only(list(argv)))
+    return call(_data_only(list(argv), takes_tokenizer(function)))
 
 
 def takes_data(function: Callable[..., Any]) -> bool:
@@ -72,15 +72,26 @@ def takes_data(function: Callable[..., Any]) -> bool:
     return base is not None and base.RobotDataModule in get_type_hints(function).values()
 
 
-def _data_only(argv: list[str]) -> list[str]:
-    """Replace the configs by one that holds their ``data:`` alone: an experiment says more than the command takes."""
+def takes_tokenizer(function: Callable[..., Any]) -> bool:
+    """Tell whether a command also works with a tokenizer, which an experiment names under ``model:``."""
+    base = sys.modules.get(TOKENIZER_BASE)
+    return base is not None and base.Tokenizer in get_type_hints(function).values()
+
+
+def _data_only(argv: list[str], with_tokenizer: bool = False) -> list[str]:
+    """Replace the configs by one that holds what the command takes: an experiment says more."""
     paths, rest = split_configs(resolve_configs(argv))
     if not paths:
         return argv
     merged, _ = split_configs(merge_configs(["", *(f"--config={path}" for path in paths)]))
     content = read_config(merged[0])
+    names = ", ".join(str(path) for path in paths)
     if not content.get(DATA):
-        names = ", ".join(str(path) for path in paths)
         raise UserError(f"{names} has no '{DATA}:', expected an experiment such as configs/pusht.yaml.")
+    kept = {DATA: content[DATA]}
+    if with_tokenizer:
+        if not (content.get(MODEL) or {}).get(TOKENIZER):
+            raise UserError(f"{names} has no '{MODEL}.{TOKENIZER}:', expected an experiment as configs/pusht.yaml.")
+        kept[TOKENIZER] = content[MODEL][TOKENIZER]
     # first, as options are laid over it; an argument given in order may stand before it
-    return ["--config", str(write_config({DATA: content[DATA]})), *rest]
+    return ["--config", str(write_config(kept)), *rest]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 from torch import Generator, Tensor
 
@@ -47,11 +48,11 @@ class Tokenizer(Fitted):
         """Name the weights, so that cached latents of other weights are never taken for these."""
 
 
-def encode_where(tokenizer: Tokenizer, frames: Tensor, there: Tensor | None) -> Tensor:
+def encode_where(encode: Callable[[Tensor], Tensor], frames: Tensor, there: Tensor | None) -> Tensor:
     """Encode the pictures of the samples that have some; the others become zeros at no cost.
 
     Args:
-        tokenizer: Encodes.
+        encode: u8[b, n, H, W, 3] to [b, n, s, m].
         frames: u8[b, n, H, W, 3].
         there: bool[b] on the CPU; every sample if not given.
 
@@ -59,7 +60,7 @@ def encode_where(tokenizer: Tokenizer, frames: Tensor, there: Tensor | None) -> 
         [b, n, s, m].
     """
     if there is None or there.all():
-        return tokenizer.encode(frames)
+        return encode(frames)
     rows = there.nonzero()[:, 0].to(frames.device)
-    some = tokenizer.encode(frames[rows] if len(rows) else frames[:1])  # of none, one tells the shape
+    some = encode(frames[rows] if len(rows) else frames[:1])  # of none, one tells the shape
     return some.new_zeros(len(frames), *some.shape[1:]).index_copy(0, rows, some[: len(rows)])
