@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -95,6 +98,57 @@ def tiny_module():
         return UVAModule(spec, **{**defaults, **options})
 
     return make
+
+
+class TinyRun:
+    """A run of ``uva fit`` on the tiny data that saves after every step."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+
+    def __call__(self, folder: Path, steps: int, **trainer) -> Path:
+        """Write its config, which saves into ``folder``; more options as in ``trainer:``."""
+        import yaml
+
+        folder.mkdir(exist_ok=True)
+        flow = {"class_path": "FlowMatching", "init_args": {"width": 16, "depth": 1}}
+        size = {"width": 32, "heads": 2, "encoder_depth": 1, "decoder_depth": 1}
+        model = {
+            "tokenizer": {"class_path": "LinearPatches", "init_args": {"channels": 8}},
+            "transformer": {"class_path": "LatentTransformer", "init_args": size},
+            "objectives": {"policy": "RobotPolicy", "video": "VideoModel"},
+            "heads": {
+                "video": {"class_path": "VideoHead", "init_args": {"denoiser": flow}},
+                "action": {"class_path": "ActionHead", "init_args": {"aggregator": "ConvFC", "denoiser": flow}},
+            },
+        }
+        saving = {"dirpath": str(folder), "save_last": True, "every_n_train_steps": 1}
+        shown = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        computing = {"accelerator": "cpu", "devices": 1, "max_steps": steps, "limit_val_batches": 0}
+        callbacks = ["EMA", {"class_path": "ModelCheckpoint", "init_args": saving}]
+        options = {**computing, **shown, "default_root_dir": str(folder), "callbacks": callbacks}
+        data = {"path": str(self.data), "window": {"frames": 2}, "batch_size": 4}
+        config = {"model": model, "data": {"class_path": "PushT", "init_args": data}, "trainer": {**options, **trainer}}
+        (folder / "run.yaml").write_text(yaml.safe_dump(config))
+        return folder / "run.yaml"
+
+    def start(self, folder: Path, steps: int, **trainer) -> subprocess.Popen:
+        """Start it from its last checkpoint, in a process group of its own, with its output in ``output.txt``."""
+        config = self(folder, steps, **trainer)
+        script = folder / "uva.py"
+        script.write_text("import sys; from uva_lightning.cli import main; sys.exit(main())")
+        env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(script), "fit", "--config", str(config), "--ckpt_path", "last"]
+        with (folder / "output.txt").open("a") as file:
+            return subprocess.Popen(
+                command, cwd=folder, env=env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_data):
+    """Give a function that writes the config of a tiny run; its ``start`` runs it in a process of its own."""
+    return TinyRun(tiny_data.path)
 
 
 @pytest.fixture(scope="session")

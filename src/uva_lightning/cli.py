@@ -8,6 +8,7 @@ from typing import Any
 
 from uva_lightning import __version__
 from uva_lightning.commands.errors import UserError, for_user, hint
+from uva_lightning.signals import listen
 
 TRAINING = {
     "fit": "train a model",
@@ -53,9 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Command line without the program's name; the process's own if not given.
 
     Returns:
-        Exit status: 0, 1 (a check failed), 2 (wrong use), 130 (Ctrl-C).
+        Exit status: 0, 1 (a check failed), 2 (wrong use), 75 (stopped, start again), 130 (Ctrl-C), 143 (SIGTERM).
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    if args and args[0] in TRAINING:
+        listen()  # SIGUSR1 kills a process that has not got this far: imports take seconds
     if "--debug" in args:
         args.remove("--debug")
         os.environ["UVA_DEBUG"] = "1"  # the other ranks of a run inherit it

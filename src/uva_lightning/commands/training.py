@@ -6,15 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from lightning.fabric.plugins import ClusterEnvironment, TorchCheckpointIO
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from uva_lightning.callbacks.prediction_file import PredictionFile
+from uva_lightning.callbacks.rank_watch import RankWatch
+from uva_lightning.callbacks.requeue import Requeue, Stopped, leave, resume_path
 from uva_lightning.callbacks.run_record import RunRecord
 from uva_lightning.callbacks.set_shares import SetShares
+from uva_lightning.checkpoint_files import WholeCheckpoints
 from uva_lightning.commands.configs import (
     read_config,
     refuse_empty_unknown,
@@ -62,11 +68,27 @@ class UVACLI(LightningCLI):
             if isinstance(callback, ModelCheckpoint):
                 callback.save_on_exception = True  # Ctrl-C or a crash must not cost the work since the last checkpoint
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer with what every run has; objects in ``trainer_defaults`` would not fit into the record."""
+        config = self.config_init.get(self.config_init.get("subcommand"), self.config_init)["trainer"]
+        callbacks, plugins = ([*_listed(config.get(key))] for key in ("callbacks", "plugins"))
+        callbacks += [own for own in (Requeue(), RankWatch()) if not any(isinstance(c, type(own)) for c in callbacks)]
+        in_slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+        if in_slurm and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+            plugins.append(SLURMEnvironment(auto_requeue=False))  # Requeue does it, without a deadlock
+        trainer = super().instantiate_trainer(**{**kwargs, "callbacks": callbacks, "plugins": plugins or None})
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeCheckpoints()
+        return trainer
+
     def fit(self, **kwargs: Any) -> None:
         """Train; after Ctrl-C say where the checkpoint is."""
         start = time.time()
         try:
-            self.trainer.fit(**kwargs)
+            self.trainer.fit(**{**kwargs, "ckpt_path": resume_path(self.trainer, kwargs.get("ckpt_path"))})
+        except Stopped as stopped:
+            config = Path(self.trainer.log_dir or ".") / RunRecord.filename
+            raise SystemExit(leave(stopped, f"uva fit --config {config} --ckpt_path {stopped.path}")) from None
         except SystemExit:
             rank_zero_only(self._tell_checkpoint)(start)
             raise
@@ -136,3 +158,7 @@ def launch(model: type[LightningModule], data: type[LightningDataModule]) -> Non
 
 def _spec(data: Any) -> Any:
     return data.spec
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
