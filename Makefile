@@ -10,7 +10,7 @@ VENV_TEXT := .venv-text
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint format test test-slow test-text quickstart quickstart-short showcase bench clean
+.PHONY: help install lint format test test-slow test-slurm test-text quickstart quickstart-short showcase bench clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +42,11 @@ test: install ## Run the fast tests (2 minutes on two cores)
 	$(BIN)/pytest -q -m "not slow"
 
 test-slow: install ## Run the slow tests: packaging, real training, two processes
-	$(BIN)/pytest -q -m slow
+	$(BIN)/pytest -q -m "slow and not slurm"
+
+test-slurm: install ## Run jobs on a SLURM of two nodes on this machine (needs root; installs slurm-wlm and munge by apt)
+	$(BIN)/python tests/slurm/cluster.py install
+	$(BIN)/pytest -q -m slurm tests/slurm
 
 test-text: $(VENV_TEXT)/.installed ## Run the tests of CLIP's text encoder, in an environment of their own
 	$(VENV_TEXT)/bin/pytest -q -m text tests/test_text*.py
