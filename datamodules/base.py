@@ -143,6 +143,12 @@ class RobotDataModule(TrainingData, ABC):
         """Whether pictures can be read, besides latents."""
         return self._shards is None or not self._shards.has_latents
 
+    @property
+    def encoded_by(self) -> str | None:
+        """Fingerprint of the tokenizer whose latents are stored in the place of pictures; there once they are read."""
+        stored = None if self._shards is None else self._shards.index.origin.tokenizer
+        return None if stored is None else str(stored["fingerprint"])
+
     def forget(self) -> None:
         """Drop what was read; it is read again when it is needed."""
         self._store, self._shards, self._text = None, None, None

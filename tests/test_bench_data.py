@@ -17,8 +17,14 @@ from uva_lightning.commands import bench_data
 from uva_lightning.commands.bench_data import measured, videos
 from uva_lightning.datamodules.pictures import Resized
 from uva_lightning.datamodules.reading import Reading
+from uva_lightning.datamodules.shards.speed import Generated, write_shards
 from uva_lightning.datamodules.video_frames import Clip, VideoFrames
 from uva_lightning.types import Batch
+
+
+@pytest.fixture(autouse=True)
+def few_shards(monkeypatch):
+    monkeypatch.setattr(bench_data, "SHARDS", 400)
 
 
 def ready(make, **options):
@@ -114,9 +120,11 @@ def test_pictures_on_demand_are_measured_from_memory_too(tiny_data):
         "pictures, read on demand",
         "pictures in memory",
         "latents in memory",
+        "latents in shards",
     ]
     assert data.latents is None
     window = 8 * 2 * 256 * 32 * 4 // 8  # four frames of base-size latents in half precision
+    assert loadings[3].mb_per_s / loadings[3].windows_per_s * 1e6 > window
     numbers = loadings[2].mb_per_s / loadings[2].windows_per_s * 1e6 - window
     pictures = loadings[1].mb_per_s / loadings[1].windows_per_s * 1e6 - 4 * 96 * 96 * 3
     assert numbers == pytest.approx(pictures, abs=1)
@@ -124,7 +132,10 @@ def test_pictures_on_demand_are_measured_from_memory_too(tiny_data):
 
 def test_what_does_not_fit_is_left_out(tiny_data, monkeypatch, capsys):
     monkeypatch.setattr(bench_data, "free_bytes", lambda: MIB)
-    assert [loading.what for loading in measured(ready(tiny_data), 0.01)] == ["pictures in memory"]
+    assert [loading.what for loading in measured(ready(tiny_data), 0.01)] == [
+        "pictures in memory",
+        "latents in shards",
+    ]
     assert "latents in memory:           left out, 6 MiB of 1 MiB free" in capsys.readouterr().out
 
 
@@ -163,11 +174,23 @@ def test_command_writes_its_numbers(uva, tiny_data, tmp_path):
     status, out, _ = uva("bench", "data", *options, "--seconds", 0.05, "--step_ms", 150, "--json", file)
     assert status == 0
     said = json.loads(file.read_text())
-    assert [entry["what"] for entry in said["loading"]] == ["pictures in memory", "latents in memory"]
+    assert [entry["what"] for entry in said["loading"]] == [
+        "pictures in memory",
+        "latents in memory",
+        "latents in shards",
+    ]
     assert all(entry["what"] in out for entry in said["loading"])
     assert said["loading"][0]["stall"]["step_ms"] == 150
     assert said["machine"]["cores"] >= 1
-    assert out.count("a GPU waits") == 2
+    assert out.count("a GPU waits") == 3
+
+
+def test_a_cache_is_measured_as_it_is(tmp_path):
+    write_shards(tmp_path / "shards", episodes=3, steps=60, tokens=4, numbers=8)
+    data = ready(lambda: Generated(tmp_path / "shards", batch_size=8))
+    own, base = measured(data, 0.05)
+    assert (own.what, base.what) == ("its own latents, in shards", "latents in shards")
+    assert own.mb_per_s / own.windows_per_s < base.mb_per_s / base.windows_per_s / 20
 
 
 def test_wrong_options(uva, tiny_data):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from json import dumps
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from uva_lightning.benchmarks.loading import HEAD, Loading, measure, stall
 from uva_lightning.benchmarks.machine import MIB, free_bytes, machine
 from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.datamodules.latents import LatentsInMemory
+from uva_lightning.datamodules.shards.speed import KEY, Generated, write_shards
 from uva_lightning.datamodules.video_frames import VideoFrames
 from uva_lightning.inspection.facts import innermost
 
@@ -23,6 +26,8 @@ TOKENS, MOMENTS = 256, 32
 """Latents of a frame as the base model has them: kl-f16 at 256 px, mean and log-variance of 16 channels."""
 MEMORY_SHARE = 0.4
 """Share of the free memory that pictures or latents may take for a measurement."""
+SHARDS, STEPS = 12800, 200
+"""Steps of the shards that are generated, and of each of their episodes: 210 MB."""
 WINDOWS = 100
 """Windows of the comparison with plain decoding of videos."""
 
@@ -32,8 +37,8 @@ def bench_data(
 ) -> None:
     """Measure random training windows of a data set on one core: as it is, from memory, and as cached latents.
 
-    Latents are random numbers of the base model's sizes (256 tokens of 32 numbers a frame): what they mean does not
-    change how long they take.
+    Latents, unless the data set is a cache itself, are random numbers of the base model's sizes (256 tokens of 32
+    numbers a frame): what they mean does not change how long they take.
 
     Args:
         data: The data set, as for uva fit: --config FILE or --data CLASS --data.path PATH.
@@ -83,6 +88,30 @@ def measured(data: RobotDataModule, seconds: float) -> Iterator[Loading]:
         data: After ``setup``.
         seconds: How long each.
     """
+    if data.encoded_by is not None:
+        data.cache(lambda frames: frames, data.encoded_by)
+        yield measure(data.train_dataloader(), "its own latents, in shards", seconds)
+    else:
+        yield from _from_pictures(data, seconds)
+    yield from _from_shards(data.batch_size, seconds)
+
+
+def _from_shards(batch_size: int, seconds: float) -> Iterator[Loading]:
+    """Measure shards of the base model's latents, of one camera, that lie in the page cache."""
+    with TemporaryDirectory(prefix="uva-bench-") as folder:
+        if shutil.disk_usage(folder).free < 2 * SHARDS * TOKENS * MOMENTS * 2:
+            sys.stdout.write(f"{'latents in shards:':<28} left out, too little room in {folder}\n")
+            return
+        write_shards(Path(folder) / "shards", SHARDS // STEPS, STEPS, TOKENS, MOMENTS)
+        made = Generated(Path(folder) / "shards", batch_size)
+        made.setup("fit")
+        made.cache(lambda frames: frames, KEY)
+        for _ in made.train_dataloader():  # each episode is checked once, when it is first read
+            pass
+        yield measure(made.train_dataloader(), "latents in shards", seconds)
+
+
+def _from_pictures(data: RobotDataModule, seconds: float) -> Iterator[Loading]:
     loader: Any = data.train_dataloader()
     store = data.store
     lazy = [name for name, video in store.video.items() if not isinstance(video, np.ndarray)]
