@@ -273,3 +273,23 @@ def two_processes(location, key, folder, workers):
     content = {"seen": begin.seen + rest.seen, "whole": whole.seen}
     (Path(folder) / f"rank{trainer.global_rank}.json").write_text(json.dumps(content))
     trainer.strategy.barrier()
+
+
+@pytest.mark.slow
+def test_threads_and_processes_that_fetch_at_once_do_not_get_in_each_others_way(made, server, tmp_path):
+    """Locks that know processes only would report deadlocks here."""
+    url, log, _ = server
+    place = ready(url, made[1], tmp_path / "0", retries=0)._shards.place
+    code = (
+        "import pickle, sys; place, names = pickle.loads(bytes.fromhex(sys.argv[1])); place.soon(names)\n"
+        "for name in reversed(names): place.open(name).close()"
+    )
+    names = [f"shard-00000{number}.tar" for number in range(6)]
+    for attempt in range(3):
+        place.folder = place.cache = tmp_path / str(attempt)
+        place.folder.mkdir(exist_ok=True)
+        del log[:]
+        command = [sys.executable, "-c", code, pickle.dumps((place, names)).hex()]
+        running = [subprocess.Popen(command) for _ in range(4)]
+        assert [process.wait(120) for process in running] == [0] * 4
+        assert sorted(log) == names

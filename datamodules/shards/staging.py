@@ -204,5 +204,9 @@ class RemotePlace(Place):
         """Hold a name against the other threads and processes of this machine."""
         mutex = self._mutexes.setdefault(name, threading.Lock())
         with mutex, (self.folder / f".{name}.lock").open("a") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX)
-            yield
+            # not lockf: for it all threads of a process are one, so it sees deadlocks between processes where none are
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)  # closing would not do: a child that was forked meanwhile has it too
