@@ -11,6 +11,7 @@ import torch
 from uva_lightning.commands.errors import UserError
 from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.datamodules.shards.files import amount
+from uva_lightning.datamodules.shards.index import Index
 from uva_lightning.datamodules.shards.samplers import cache_latents
 from uva_lightning.model.tokenizers.base import Tokenizer
 
@@ -40,11 +41,17 @@ def cache(
         raise UserError(f"shard_mb is {shard_mb}, expected more than 0, such as 64.")
     data.prepare_data()
     index = cache_latents(data, tokenizer, out, places(workers, devices), shard_mb)
+    sys.stdout.write(summary(out, index))
+
+
+def summary(out: Path, index: Index) -> str:
+    """Say what was written."""
     episodes = [episode for shard in index.shards for episode in shard.episodes]
-    size = sum(shard.size for shard in index.shards)
-    sys.stdout.write(
-        f"{out}: {len(index.shards)} shards, {len(episodes)} episodes, {sum(e.length for e in episodes)} steps in "
-        f"{index.origin.count} variants, {amount(size)}; train from them with --data.path={out}\n"
+    steps, count = sum(episode.length for episode in episodes), index.origin.count
+    variants = f" in {count} variants" if count > 1 else ""
+    return (
+        f"{out}: {len(index.shards)} shards, {len(episodes)} episodes, {steps} steps{variants}, "
+        f"{amount(sum(shard.size for shard in index.shards))}; train from them with --data.path={out}\n"
     )
 
 

@@ -6,6 +6,7 @@ The function of an entry is a command: it has typed arguments, ``data: RobotData
 
 TARGETS = {
     "lerobot": ("uva_lightning.datamodules.lerobot.convert:to_lerobot", "any data set as a LeRobot dataset v3.0"),
+    "shards": ("uva_lightning.commands.convert_shards:to_shards", "any data set as tar shards, with its pictures"),
     "libero_absolute": (
         "uva_lightning.commands.convert_libero:libero_absolute",
         "LIBERO's HDF5 with absolute actions in the place of relative ones",
