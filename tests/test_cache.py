@@ -232,7 +232,9 @@ def test_training_from_a_cache_equals_training_from_pictures(tiny_data, tiny_mod
     cached = from_shards(tiny_data, tmp_path / "shards", **options)
     losses = train(tiny_module, cached, tmp_path, tokenizer=tokenizer())
     assert len(losses) == 4
-    torch.testing.assert_close(losses, in_memory, rtol=0, atol=0)
+    torch.testing.assert_close(
+        losses, in_memory, rtol=1e-4, atol=0
+    )  # the cache is encoded by one thread, memory by all
     torch.testing.assert_close(losses, online, rtol=2e-4, atol=0)  # another size of the encoded batches
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,7 @@ def example(tmp_path, monkeypatch):
     code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "EpisodeSource" in block)
     config = next(block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "FromSource" in block)
     (tmp_path / "my_robot.py").write_text(code)
+    monkeypatch.delitem(sys.modules, "my_robot", raising=False)  # of another test
     (tmp_path / "my_robot.yaml").write_text(config)
     rng = np.random.default_rng(0)
     for number in range(3):

@@ -132,6 +132,7 @@ class TestANewModality:
     def test_is_added_by_configuration_alone(self, tiny_data, tmp_path, monkeypatch):
         """`uva fit` goes on from a trained model with a data class of the user's own."""
         (tmp_path / "my_robot.py").write_text(FORCE)
+        monkeypatch.delitem(sys.modules, "my_robot", raising=False)  # of another test
         monkeypatch.syspath_prepend(tmp_path)
         first = fit(tmp_path / "first", {"class_path": "PushT", "init_args": data_options(tiny_data)})
         data = {"class_path": "my_robot.PushTWithForce", "init_args": data_options(tiny_data)}
