@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.datamodules.faults import Faults
-from uva_lightning.datamodules.lerobot.films import Codec, Compression
+from uva_lightning.datamodules.lerobot.films import Compression
 from uva_lightning.datamodules.lerobot.reading import read
 from uva_lightning.datamodules.lerobot.writing import fields_of, write_dataset
 from uva_lightning.datamodules.store import EpisodeStore
@@ -33,17 +33,16 @@ class Difference:
     pictures: int
 
 
-def to_lerobot(data: RobotDataModule, out: Path, codec: Codec = "libx264", crf: int = 23, file_mb: int = 200) -> None:
+def to_lerobot(data: RobotDataModule, out: Path, crf: int = 23, file_mb: int = 200) -> None:
     """Write a data set as a LeRobot dataset v3.0 and compare it with the source.
 
     Args:
         data: The data set, as in uva fit.
         out: Folder of the new dataset.
-        codec: Codec of the videos; libsvtav1, as LeRobot's own, is smaller and may fail.
         crf: Constant rate factor of the videos; lower is better and larger.
         file_mb: Megabytes after which a new video file begins.
     """
-    compression = Compression(codec, crf, file_mb)
+    compression = Compression(crf, file_mb)
     with whole_folder(out) as partial:
         data.prepare_data()
         store, spec = data.store, replace(data.recorded or data.facts, image_size=data.spec.image_size)

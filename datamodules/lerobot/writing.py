@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from uva_lightning.datamodules.fields import Fields
-from uva_lightning.datamodules.lerobot.films import NAMES, Compression, Films
+from uva_lightning.datamodules.lerobot.films import Compression, Films
 from uva_lightning.datamodules.lerobot.meta import pyarrow_parquet
 from uva_lightning.datamodules.lerobot.stats import Moments, looked_at, pixels
 from uva_lightning.datamodules.store import EpisodeStore
@@ -216,7 +216,7 @@ class _Writer:
 
     def _film_feature(self, films: Films) -> dict[str, Any]:
         height, width = films.size
-        info = {"height": height, "width": width, "codec": NAMES[films.codec], "pix_fmt": "yuv420p"}
+        info = {"height": height, "width": width, "codec": "h264", "pix_fmt": "yuv420p"}
         info |= {"is_depth_map": False, "fps": float(films.rate), "channels": 3}
         return {
             "dtype": "video",
