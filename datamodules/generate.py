@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from uva_lightning.datamodules import random_demos
 from uva_lightning.datamodules.fields import Range
+from uva_lightning.whole_files import whole
 
 if TYPE_CHECKING:
     from uva_lightning.datamodules.base import RobotDataModule
@@ -98,9 +97,7 @@ class RandomEpisodes(EpisodeMaker):
                 f"its fields, which has {', '.join(data.fields) or 'none'}; set data.generate.init_args.layout or "
                 "leave data.generate out."
             )
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with whole(path) as part:
             for number, recording in enumerate(data.recordings()):
                 place = part / recording.relative_to(path)
                 rng = np.random.default_rng((self.seed, number))
@@ -108,9 +105,6 @@ class RandomEpisodes(EpisodeMaker):
                     self._write(place, recording.suffix == ".zip", data, rng)
                 else:
                     random_demos.write(place, recording.suffix, data.fields[self.layout], self, rng)
-            os.replace(part, path)  # only whole data ever have the real name
-        finally:
-            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
 
     def _write(self, place: Path, zipped: bool, data: RobotDataModule, rng: np.random.Generator) -> None:
         try:

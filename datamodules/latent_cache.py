@@ -18,6 +18,7 @@ from uva_lightning.datamodules.latents import BLOCK, Encode, Latents, LatentsInM
 from uva_lightning.datamodules.picture_variants import PictureVariants
 from uva_lightning.datamodules.shards.files import amount
 from uva_lightning.datamodules.store import EpisodeStore
+from uva_lightning.whole_files import whole
 
 MEMORY = Path("/proc/meminfo")
 
@@ -132,22 +133,16 @@ def source_hash(store: EpisodeStore) -> str:
 
 
 def save(path: Path, latents: dict[str, Tensor]) -> None:
-    """Write under a temporary name first, so that a file of the real name is always whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Write f16[v, n, s, m] per camera, so that a file of the real name is always whole."""
     try:
-        save_file(latents, part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        with whole(path) as part:
+            save_file(latents, part)
     except (OSError, SafetensorError) as error:
         size = sum(values.nbytes for values in latents.values()) / 1e6
         raise OSError(
             f"Cannot store the latents in {path} ({error}), expected room for {size:.0f} MB; "
             "free some, or leave data.encoding.cache_dir out to keep them in memory only."
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load(path: Path, store: EpisodeStore) -> dict[str, Tensor]:

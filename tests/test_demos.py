@@ -102,7 +102,7 @@ def test_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
 
     def full(descriptor):
         calls.append(descriptor)
-        if len(calls) == 3:  # meta.json and the first episode fit
+        if len(calls) == 5:  # meta.json and the first episode fit, each with its folder
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 

@@ -15,8 +15,8 @@ from uva_lightning.datamodules.lerobot.films import Compression
 from uva_lightning.datamodules.lerobot.reading import read
 from uva_lightning.datamodules.lerobot.writing import fields_of, write_dataset
 from uva_lightning.datamodules.store import EpisodeStore
-from uva_lightning.results import whole_folder
 from uva_lightning.types import DataSpec
+from uva_lightning.whole_files import whole_folder
 
 BLOCK = 64
 """Pictures compared at a time."""

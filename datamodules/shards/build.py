@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from uva_lightning.datamodules.faults import Broken, Faults
-from uva_lightning.datamodules.shards.files import LOCK, amount, digest, only_writer, remove_parts, whole
+from uva_lightning.datamodules.shards.files import LOCK, amount, digest, only_writer, written
 from uva_lightning.datamodules.shards.index import INDEX, NUMBERS, PLAN, Episode, Index, Origin, Shard
 from uva_lightning.datamodules.shards.writer import (
     Sampler,
@@ -33,6 +33,7 @@ from uva_lightning.datamodules.shards.writer import (
     write_shard,
 )
 from uva_lightning.datamodules.store import EpisodeStore
+from uva_lightning.whole_files import remove_parts
 
 OVERHEAD = 2048
 """Bytes that a tar needs for an episode besides its numbers, at most per file of it."""
@@ -137,7 +138,7 @@ def _begin(job: Job) -> None:
         return
     if other := sorted(entry.name for entry in job.out.iterdir() if entry.name != LOCK):
         raise ValueError(f"{job.out} holds {', '.join(other[:3])}, expected an empty folder; name another one.")
-    with whole(plan) as part:
+    with written(plan) as part:
         part.write_text(json.dumps(asdict(job.origin), indent=1, sort_keys=True))
 
 
@@ -253,7 +254,7 @@ def _write(job: Job, number: int, episodes: Sequence[int], store: EpisodeStore, 
     kept = whole_episodes(episodes, store, job.faults)
     path = job.out / shard_name(number)
     shard = write_shard(path, kept, job.sampler, store, tick) if kept else Shard(path.name, 0, "", ())
-    with whole(_about(job.out, number)) as part:
+    with written(_about(job.out, number)) as part:
         part.write_text(shard_json(shard))
     return shard
 
@@ -264,11 +265,11 @@ def _finish(job: Job, store: EpisodeStore, shards: Sequence[Shard]) -> Index:
     files: dict[str, tuple[int, str]] = {}
     for name, tensors in {NUMBERS: _numbers(job.sampler, store, episodes), **job.extra}.items():
         path = job.out / name
-        with whole(path) as part:
+        with written(path) as part:
             part.write_bytes(save({key: value.contiguous() for key, value in tensors.items()}))
         files[name] = (path.stat().st_size, digest(path))
     index = Index(job.origin, files, tuple(shard for shard in shards if shard.episodes))
-    with whole(job.out / INDEX) as part:
+    with written(job.out / INDEX) as part:
         part.write_text(index.dump())
     for number in range(len(shards)):
         _about(job.out, number).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and folders that have one writer."""
+"""Writing shards: a disk that may be full, and folders that have one writer."""
 
 from __future__ import annotations
 
@@ -11,30 +11,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PART = ".part"
+from uva_lightning.whole_files import whole
+
 LOCK = ".lock"
-CHUNK = 1 << 20
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Give a name to write under; the file gets its real name when it is whole and on the disk.
+def written(path: Path) -> Iterator[Path]:
+    """See ``whole``; says how to go on where the disk is full.
 
     Raises:
         OSError: It cannot be written; nothing is left of it.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
-        yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with whole(path) as part:
+            yield part
     except OSError as error:
         if error.errno in FULL:
             raise OSError(
@@ -42,8 +34,6 @@ def whole(path: Path) -> Iterator[Path]:
                 "The shards that are done are kept: the same command goes on from there."
             ) from error
         raise
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def amount(size: float) -> str:
@@ -78,9 +68,3 @@ def only_writer(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
-
-
-def remove_parts(folder: Path) -> None:
-    """Delete what writers that were killed have left; the folder must be held."""
-    for part in folder.glob(f".*{PART}"):
-        part.unlink(missing_ok=True)

@@ -18,9 +18,10 @@ import fsspec
 
 from uva_lightning.datamodules.faults import Broken
 from uva_lightning.datamodules.reading import Streaming
-from uva_lightning.datamodules.shards.files import PART, amount, digest
+from uva_lightning.datamodules.shards.files import amount, digest
 from uva_lightning.datamodules.shards.places import Place
 from uva_lightning.datamodules.store import hash_of
+from uva_lightning.whole_files import PART
 
 FETCHERS = 2
 """Threads that fetch ahead."""

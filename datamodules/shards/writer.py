@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from webdataset import TarWriter
 
 from uva_lightning.datamodules.faults import Broken, Faults
-from uva_lightning.datamodules.shards.files import digest, whole
+from uva_lightning.datamodules.shards.files import digest, written
 from uva_lightning.datamodules.shards.index import Episode, Member, Shard
 from uva_lightning.datamodules.store import EpisodeStore
 
@@ -71,7 +71,7 @@ def write_shard(path: Path, episodes: Sequence[int], sampler: Sampler, store: Ep
         Broken: An episode cannot be read.
         OSError: It cannot be written.
     """
-    with whole(path) as part:
+    with written(path) as part:
         with part.open("wb") as file, TarWriter(file, OWNER, OWNER, MODE, encoder=False, mtime=0.0) as tar:
             for episode in episodes:
                 about = {"instruction": _entry(store.instructions, episode), "name": _entry(store.names, episode)}

@@ -14,6 +14,8 @@ from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from uva_lightning.whole_files import sync_folder
+
 PARTIAL, PREVIOUS = ".partial", ".previous"
 _NEEDED = ("state_dict", "optimizer_states", "loops")  # to go on with training
 
@@ -52,7 +54,7 @@ class WholeCheckpoints(CheckpointIO):
             raise
         _keep(target)
         os.replace(partial, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
     def load_checkpoint(
         self, path: _PATH, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
@@ -131,14 +133,3 @@ def _keep(target: Path) -> None:
         os.replace(link, previous)
     except OSError:  # a file system without hard links
         os.replace(target, previous)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force the new name to the disk, where the system can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

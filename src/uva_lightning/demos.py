@@ -7,7 +7,6 @@ nothing. The folder holds ``meta.json`` and one ``episode_000123.npz`` per episo
 from __future__ import annotations
 
 import errno
-import io
 import json
 import multiprocessing
 import os
@@ -23,6 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
+
+from uva_lightning.whole_files import remove_parts, whole
 
 FORMAT = "uva_lightning demos 1"
 META = "meta.json"
@@ -150,9 +151,8 @@ def play(recipe: Recipe, number: int) -> dict[str, NDArray[Any]]:
 
 
 def _record(out: Path, recipe: Recipe, number: int) -> int:
-    packed = io.BytesIO()
-    np.savez_compressed(packed, allow_pickle=False, **play(recipe, number))
-    _write_whole(episode_path(out, number), packed.getvalue())
+    with whole(episode_path(out, number)) as part, part.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **play(recipe, number))
     return number
 
 
@@ -182,27 +182,13 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write under a temporary name first, so that a file of the real name is always whole."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _prepare(out: Path, recipe: Recipe, episodes: int) -> None:
     """Make the folder and its meta.json, or compare them with what is asked for."""
     from uva_lightning import envs
 
     envs.make(recipe.env).close()  # fails here, before a folder is made, where the name or a package is missing
     out.mkdir(parents=True, exist_ok=True)
-    for part in out.glob(".*.part"):  # of a killed run
-        part.unlink(missing_ok=True)
+    remove_parts(out)
     asked: dict[str, Any] = {"format": FORMAT, **asdict(recipe)}
     meta = out / META
     if meta.exists():
@@ -220,8 +206,8 @@ def _prepare(out: Path, recipe: Recipe, episodes: int) -> None:
             )
     elif any(out.iterdir()):
         raise ValueError(f"{out} is not empty and has no {META}, expected a new folder or one of this command.")
-    text = json.dumps({**asked, "episodes": episodes}, indent=2) + "\n"
-    _write_whole(meta, text.encode())
+    with whole(meta) as part:
+        part.write_text(json.dumps({**asked, "episodes": episodes}, indent=2) + "\n")
 
 
 def _rejected(out: Path, recipe: Recipe, number: int) -> int:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from uva_lightning import __version__
+from uva_lightning.whole_files import whole
 
 LIBRARIES = (
     "numpy",
@@ -29,20 +27,8 @@ LIBRARIES = (
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file; its folder is made where absent."""
-    with whole_file(path) as partial:
+    with whole(path) as partial:
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a name to write under; the file gets its real name when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def versions() -> dict[str, str]:
@@ -60,22 +46,3 @@ def sha256(path: Path) -> str:
     """Hash a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Give a folder to write into; it gets its real name when it is whole, and vanishes after an error.
-
-    Raises:
-        FileExistsError: There is something at the path already, other than an empty folder.
-    """
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise FileExistsError(f"{path} exists and is not empty, expected a new folder; name another one or remove it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.mkdir()
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

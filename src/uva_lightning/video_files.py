@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from uva_lightning.results import whole_file
+from uva_lightning.whole_files import whole
 
 Frames = NDArray[np.uint8]
 
@@ -43,7 +43,7 @@ def write_mp4(path: Path, frames: Frames, rate_hz: float) -> None:
 
     frames = _even(enlarge(frames))
     codec = next(codec for codec in CODECS if codec in av.codecs_available)
-    with whole_file(path) as partial, av.open(str(partial), "w", format="mp4") as container:
+    with whole(path) as partial, av.open(str(partial), "w", format="mp4") as container:
         rate = Fraction(rate_hz).limit_denominator(MILLISECONDS)
         stream: Any = container.add_stream(codec, rate=rate)  # typed as sound or subtitles too
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"

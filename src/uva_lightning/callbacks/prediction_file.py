@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from safetensors.torch import save_file
 
 from uva_lightning.callbacks.evaluation import run_folder
-from uva_lightning.results import whole_file
+from uva_lightning.whole_files import whole
 
 
 class PredictionFile(BasePredictionWriter):
@@ -32,6 +32,6 @@ class PredictionFile(BasePredictionWriter):
         path = run_folder(trainer) / f"predictions_{trainer.global_rank}.safetensors"
         names = predictions[0].keys() if predictions else ()
         joined = {name: torch.cat([batch[name].cpu() for batch in predictions]).contiguous() for name in names}
-        with whole_file(path) as partial:
+        with whole(path) as partial:
             save_file(joined, partial)
         rank_zero_info(f"Predictions of {sum(len(v) for v in joined.values()) // max(1, len(joined))} windows: {path}")

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from uva_lightning.checkpoint_files import checkpoint_folders, newest_whole, remove_leftovers
 from uva_lightning.signals import TIME_IS_UP, forget, listen, note, noted
+from uva_lightning.whole_files import whole
 
 FILENAME = "requeue.ckpt"
 TRY_AGAIN, TERMINATED = 75, 128 + signal.SIGTERM  # exit status; the first is "temporary failure" of sysexits.h
@@ -209,6 +210,5 @@ def _note_job(trainer: Trainer, folders: list[Path]) -> None:
         record.touch()
         job = {"started": record.stat().st_mtime, "folders": []}  # by the same clock as the checkpoints' times
     job["folders"] = list(dict.fromkeys([*job["folders"], *(str(folder.absolute()) for folder in folders)]))
-    partial = record.with_suffix(".partial")
-    partial.write_text(json.dumps(job))
-    os.replace(partial, record)
+    with whole(record) as part:
+        part.write_text(json.dumps(job))

@@ -1,12 +1,13 @@
 """Keep with every run what it was run with."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+
+from uva_lightning.whole_files import whole
 
 
 class RunRecord(SaveConfigCallback):
@@ -34,7 +35,5 @@ class RunRecord(SaveConfigCallback):
         checkpoint["config"] = self.text
 
     def _write(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(self.text)
-        os.replace(partial, path)  # a reader never sees half a file
+        with whole(path) as part:  # a reader never sees half a file
+            part.write_text(self.text)

@@ -16,8 +16,8 @@ from uva_lightning.callbacks.evaluation import rehearsing, run_folder, undisturb
 from uva_lightning.callbacks.tensorboard_video import log_picture
 from uva_lightning.module import UVAModule
 from uva_lightning.policy.policy import UVAPolicy, observed
-from uva_lightning.results import whole_file
 from uva_lightning.types import Batch
+from uva_lightning.whole_files import whole
 
 Frames = NDArray[np.uint8]
 
@@ -71,7 +71,7 @@ class VideoGrid(Callback):
                 shown = {label: frames[camera] for label, frames in rows.items() if camera in frames}
                 picture = draw_grid(shown)  # a camera that is not predicted has its real frames only
                 what = camera if name is None else f"{name}_{camera}"
-                with whole_file(folder / f"step_{trainer.global_step:08d}_{what}.png") as file:
+                with whole(folder / f"step_{trainer.global_step:08d}_{what}.png") as file:
                     Image.fromarray(picture).save(file, "PNG")
                 log_picture(trainer, f"pictures/{what}", picture)
 

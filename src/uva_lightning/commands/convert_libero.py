@@ -18,7 +18,7 @@ from uva_lightning.datamodules.hdf5 import demo_names, files_in, identity
 from uva_lightning.datamodules.hdf5_frames import h5py_for
 from uva_lightning.datamodules.osc_actions import ATTRIBUTE, WIDTH, guess
 from uva_lightning.envs.osc_goals import OscGoals
-from uva_lightning.results import whole_file
+from uva_lightning.whole_files import whole
 
 SOURCE = "converted_from"
 """Attribute of ``data``: identity of the file that the actions were computed from."""
@@ -66,7 +66,7 @@ def libero_absolute(path: Path, out: Path, step_every: int = 20) -> None:
             kept += 1
             continue
         try:
-            with whole_file(target) as partial:
+            with whole(target) as partial:
                 reports.append(_convert(file, partial, step_every))
         except OSError as error:
             raise UserError(f"{target} was not written: {error}; make room or name another folder.") from error

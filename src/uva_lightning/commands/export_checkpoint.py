@@ -14,7 +14,7 @@ from uva_lightning.model.tokenizers.kl16 import to_official
 from uva_lightning.official.folder import VAE_WEIGHTS
 from uva_lightning.official.importing import AUTOENCODER, MODEL, NORMALIZER, TEXT_MODEL
 from uva_lightning.official.writing import official_checkpoint
-from uva_lightning.results import whole_file
+from uva_lightning.whole_files import whole
 
 PARTS = {"model": MODEL, "autoencoder": AUTOENCODER, "text encoder": TEXT_MODEL, "normaliser": NORMALIZER}
 
@@ -40,7 +40,7 @@ def export_checkpoint(src: Path, to: Path, base: Path | None = None) -> None:
         counts = {part: sum(name.startswith(prefix) for name in written) for part, prefix in PARTS.items()}
         lines = [f"  {part:<14}{count:>6}" for part, count in counts.items()]
     try:
-        with whole_file(to) as partial:
+        with whole(to) as partial:
             torch.save(content, partial)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{to} was not written: {error}; make room or name another place.") from error

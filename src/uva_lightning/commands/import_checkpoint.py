@@ -15,7 +15,8 @@ from uva_lightning.official.folder import write_model, write_vae
 from uva_lightning.official.importing import Imported, Options, import_model
 from uva_lightning.official.reading import plain, read
 from uva_lightning.official.text import clip_tensors
-from uva_lightning.results import sha256, whole_folder
+from uva_lightning.results import sha256
+from uva_lightning.whole_files import whole_folder
 
 KINDS = {"uva": "UVA", "mar": "MAR", "vae": "KL-16", "text": "CLIP"}
 SHOWN = 6

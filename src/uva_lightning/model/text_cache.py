@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from uva_lightning.model.text import ClipText
 from uva_lightning.model.text_weights import WIDTH, fingerprint, load_text_weights
+from uva_lightning.whole_files import whole
 
 FORMAT = "uva_lightning instructions 1"
 
@@ -82,21 +82,15 @@ class InstructionCache:
 
 
 def _save(path: Path, embeddings: Mapping[str, Tensor], encoder: str) -> None:
-    """Write under a temporary name first, so that a file of the real name is always whole."""
+    """Write the table, so that a file of the real name is always whole."""
     table = torch.stack(list(embeddings.values()))
     entries = {"format": FORMAT, "encoder": encoder, "instructions": json.dumps(list(embeddings))}
     entries["digest"] = _digest(entries, table)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file({"embeddings": table}, part, entries)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        with whole(path) as part:
+            save_file({"embeddings": table}, part, entries)
     except (OSError, SafetensorError) as error:
         raise OSError(f"Cannot store {len(embeddings)} embeddings in {path} ({error}); give another path.") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from uva_lightning.model.stored import CARRIED, CONFIG, CONTRACT, FITTED, TEXT, VAE, WEIGHTS, flatten, write_tensors
 from uva_lightning.model.tokenizers.kl16 import build_kl16
 from uva_lightning.official.importing import Imported
-from uva_lightning.results import whole_folder
+from uva_lightning.whole_files import whole_folder
 
 VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
