@@ -144,7 +144,7 @@ def _demos(file: Path, names: DemoFields, spec: DataSpec, faults: Faults) -> Ite
                 yield _demo(file, data[name], names, spec, instruction)
             except Broken as fault:
                 faults.add(fault)
-            except OSError as error:
+            except (OSError, KeyError, RuntimeError) as error:  # h5py has one for each part of a damaged file
                 faults.add(Broken(f"{file.name}: {name} cannot be read ({error}); copy or download the file again."))
 
 

@@ -20,8 +20,8 @@ class Streaming:
         lanes: Places at which an epoch is read at once, see ``Sharded``; the largest common divisor of the batch size
             and 64 if not given.
         buffer: Windows among which each lane shuffles.
-        folder: Keeps what is fetched from a remote location; ``uva_shards`` in the folder for temporary files if not
-            given.
+        folder: Keeps what is fetched from a remote location; ``uva_shards-UID`` in the folder for temporary files if
+            not given.
         budget_gb: Disk space that it may take, besides transfers under way; what was not used for longest goes first.
         ahead: Blocks of ``buffer`` windows of each lane that are fetched before they are needed.
         retries: Times that a failed transfer is tried again, each after twice the pause of the one before.

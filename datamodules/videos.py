@@ -159,7 +159,7 @@ class Videos(RobotDataModule):
         # the last frame is shown as long as the others
         duration = (times[-1] - times[0]) * len(times) / max(1, len(times) - 1)
         steps = max(1, round(duration * self.facts.rate_hz))
-        shortest = (self.window.length - sum(self.window.pad) - 1) * self.window.every + 1
+        shortest = self.window.shortest
         if steps < shortest and not self.window.allow_short_episodes:
             raise ValueError(
                 f"{file} has {steps} steps at {self.facts.rate_hz:g} Hz, expected at least {shortest} for a window; "

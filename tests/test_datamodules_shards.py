@@ -191,6 +191,9 @@ def test_a_folder_whose_index_is_missing_or_damaged_says_so(shards, tmp_path):
     (shards / "index.json").write_text(index[:500])
     with pytest.raises(ValueError, match="index.json is damaged .*, expected the index of shards"):
         ready(shards)
+    (shards / "index.json").write_text(index.replace("shard-000001.tar", "../shard-000001.tar"))
+    with pytest.raises(ValueError, match="index.json is damaged .*'../shard-000001.tar' is no plain file name"):
+        ready(shards)
     (shards / "index.json").write_text(index.replace("shards 1", "shards 9"))
     with pytest.raises(ValueError, match="has the format 'uva_lightning shards 9', expected 'uva_lightning shards 1'"):
         ready(shards)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 FORMAT = "uva_lightning shards 1"
@@ -136,6 +137,7 @@ class Index:
             if found == FORMAT:
                 files = {name: (int(size), str(sum_)) for name, (size, sum_) in content["files"].items()}
                 shards = tuple(Shard.of(shard) for shard in content["shards"])
+                _refuse_paths([*files, *(shard.name for shard in shards)])
                 return cls(Origin(**content["origin"]), files, shards)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
@@ -143,3 +145,9 @@ class Index:
                 "shards again."
             ) from error
         raise ValueError(f"{where}/{INDEX} has the format '{found}', expected '{FORMAT}'; make the shards again.")
+
+
+def _refuse_paths(names: Sequence[str]) -> None:
+    """Take plain names only: what is fetched is written under them."""
+    if wrong := [name for name in names if name != PurePath(name).name]:
+        raise ValueError(f"'{wrong[0]}' is no plain file name")

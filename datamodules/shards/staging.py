@@ -56,7 +56,7 @@ class RemotePlace(Place):
                 "such as https://..., or s3://... with pip install s3fs."
             ) from error
         self.streaming = streaming
-        self.cache = streaming.folder or Path(tempfile.gettempdir()) / "uva_shards"
+        self.cache = streaming.folder or Path(tempfile.gettempdir()) / f"uva_shards-{os.getuid()}"
         self.files: dict[str, tuple[int, str]] = {}
         self.folder = self.cache
         self._forget()
