@@ -13,12 +13,13 @@ import numpy as np
 from uva_lightning.datamodules.augment import Augmentation
 from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.datamodules.fields import Fields, Range
+from uva_lightning.datamodules.frames import Frames
 from uva_lightning.datamodules.generate import EpisodeMaker
 from uva_lightning.datamodules.inpainting import Painted, Polygon
 from uva_lightning.datamodules.instructions import TextEmbedder
 from uva_lightning.datamodules.layouts import read_episodes
 from uva_lightning.datamodules.reading import Encoding, Reading
-from uva_lightning.datamodules.store import EpisodeStore
+from uva_lightning.datamodules.store import EpisodeStore, hash_of
 from uva_lightning.datamodules.symmetry import Symmetry
 from uva_lightning.datamodules.umi_poses import ACTION, RECORDED, RECORDED_ACTION, SEEN
 from uva_lightning.datamodules.windows import Window
@@ -85,11 +86,13 @@ class UMIRecordings(RobotDataModule, ABC):
         spec, told, polygons = self.recorded or self.facts, self.told(path), self.mirrors.get(_name(path))
         store = read_episodes(path, self.fields, replace(spec, cameras=self.spec.cameras), self.faults)
         parts = [store.state[f"{gripper}{entry}"] for gripper in self.grippers for entry in RECORDED_ACTION]
+        if polygons:
+            painted: dict[str, Frames] = {name: Painted(frames, polygons) for name, frames in store.video.items()}
+            # the files alone do not tell what is seen: latents of other polygons must not be taken for these
+            known = None if store.identity is None else f"{store.identity}-{hash_of(polygons)}"
+            store = replace(store, video=painted, identity=known)
         return replace(
             store,
-            video={name: Painted(frames, polygons) for name, frames in store.video.items()}
-            if polygons
-            else store.video,
             action=np.concatenate(parts, axis=1),
             instructions=None if told is None else [told] * store.episodes,
         )

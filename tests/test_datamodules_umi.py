@@ -120,6 +120,16 @@ def test_mirrors_are_painted_over_in_the_recordings_that_have_them(tmp_path):
         UMIMulti(tmp_path / "set", mirrors={"cups": [SIDE]})
 
 
+def test_pictures_painted_over_differently_are_told_apart_without_reading_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(replay_buffer, "IN_MEMORY_BYTES", 0)
+    path = made_up(UMIMulti, tmp_path / "set").path
+    paint = ({}, {"cup_arrangement_0": [SIDE]}, {"cup_arrangement_0": [SIDE, [(1 - x, y) for x, y in SIDE]]})
+    known = [UMIMulti(path, window=WINDOW, mirrors=mirrors).store.identity for mirrors in (*paint, paint[1])]
+    assert None not in known
+    assert len(set(known)) == 3
+    assert known[1] == known[3]
+
+
 def test_polygons_are_relative_to_the_picture():
     mask = covered([[(0, 0), (1, 0), (1, 0.5), (0, 0.5)]], 9, 20)
     assert mask[:5].all()
