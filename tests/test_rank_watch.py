@@ -3,11 +3,14 @@
 import os
 import re
 import signal
+import socket
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from uva_lightning.callbacks import rank_watch
 from uva_lightning.callbacks.rank_watch import RankWatch
 
 MINUTE = 60.0
@@ -55,3 +58,19 @@ def test_a_dead_rank_ends_the_run_within_a_minute_by_name(tiny_run, tmp_path, vi
 def test_a_period_that_cannot_be_heard_is_refused(period, silence):
     with pytest.raises(ValueError, match=rf"period is {period} s"):
         RankWatch(period, silence)
+
+
+def test_a_stranger_who_says_nothing_is_turned_away(monkeypatch):
+    monkeypatch.setattr(rank_watch, "_GREETING", 0.2)
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    found = []
+    gather = threading.Thread(target=lambda: found.extend(rank_watch._gather(listener, 1, "token")))
+    with socket.create_connection(address) as stranger:
+        gather.start()
+        assert stranger.recv(1) == b""  # hung up
+        with socket.create_connection(address) as rank:
+            rank.sendall(b"token rank 1\n")
+            gather.join(10)
+    assert [peer.name for peer in found] == ["rank 1"]
+    found[0].connection.close()

@@ -21,6 +21,7 @@ from uva_lightning.callbacks.requeue import Stopped
 
 _SIGN, _BYE, _NAME, _VERDICT = "sign", "bye", "name ", "verdict "
 _LOST = 1  # exit status
+_GREETING = 10.0  # s in which whoever connects says a name; a rank does so at once
 _MEETING = 60.0  # s that rank 0 waits for the others, all of which have just spoken to each other
 
 
@@ -193,10 +194,14 @@ def _gather(listener: socket.socket, count: int, token: str) -> list[_Peer]:
     with listener:
         while len(peers) < count:
             connection, _ = listener.accept()
-            connection.settimeout(_MEETING)
+            connection.settimeout(_GREETING)
             hello = b""
-            while not hello.endswith(b"\n") and (byte := connection.recv(1)):  # what follows is for the watch
-                hello += byte
+            try:
+                while not hello.endswith(b"\n") and (byte := connection.recv(1)):  # what follows is for the watch
+                    hello += byte
+            except OSError:
+                connection.close()
+                continue
             given, _, name = hello.decode(errors="replace").strip().partition(" ")
             if secrets.compare_digest(given.encode(), token.encode()):
                 peers.append(_Peer(connection, name))
