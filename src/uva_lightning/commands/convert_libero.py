@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -117,8 +116,6 @@ def _convert(file: Path, partial: Path, step_every: int) -> Report:
         data.attrs[ATTRIBUTE], data.attrs[SOURCE] = "absolute", identity([file])
         data.attrs["env_args"] = _absolute_controller(env_args)
     _read_back(partial, new, file)
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
     distances = np.concatenate(apart)
     return Report(file, len(new), total, _largest(distances.tolist()), _largest(gaps))
 
