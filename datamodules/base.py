@@ -144,6 +144,11 @@ class RobotDataModule(TrainingData, ABC):
         return self._shards is None or not self._shards.has_latents
 
     @property
+    def changed_pictures(self) -> Mapping[str, Any]:
+        """Options by which pictures differ from those recorded; shards are made for one choice of them."""
+        return {"reading.fit": self.reading.fit}
+
+    @property
     def encoded_by(self) -> str | None:
         """Fingerprint of the tokenizer whose latents are stored in the place of pictures; there once they are read."""
         stored = None if self._shards is None else self._shards.index.origin.tokenizer

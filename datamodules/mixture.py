@@ -213,6 +213,11 @@ def _encode_alike(sets: Mapping[str, RobotDataModule], encoding: Encoding) -> No
 
 
 def _check_sets(sets: Mapping[str, RobotDataModule]) -> None:
+    if streamed := [name for name, data in sets.items() if data.reading.streaming is not None]:
+        raise ValueError(
+            f"reading.streaming is set in {streamed}, but a mixture draws from anywhere in its sets, expected shards "
+            "on a local disk; leave it out, and copy remote shards first."
+        )
     if not sets:
         raise ValueError("The mixture has no data sets, expected at least one; name them in data.sets.")
     if wrong := [name for name in sets if not name or set(name) & set("/. ")]:

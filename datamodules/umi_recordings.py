@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -77,6 +77,11 @@ class UMIRecordings(RobotDataModule, ABC):
     @abstractmethod
     def told(self, recording: Path) -> str | None:
         """Say what the robot is told in a recording; None where it is told nothing."""
+
+    @property
+    def changed_pictures(self) -> Mapping[str, Any]:
+        """See the base class."""
+        return {**super().changed_pictures, "mirrors": self.mirrors}
 
     def read(self) -> EpisodeStore:
         """Read all recordings, one after another; actions are the poses that were reached and the widths."""

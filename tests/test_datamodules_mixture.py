@@ -13,6 +13,7 @@ import torch
 from uva_lightning.datamodules.endless import EachEpisode, EachWindow
 from uva_lightning.datamodules.mixture import Mixture
 from uva_lightning.datamodules.mixture_batches import HeldOutSampler, MixtureBatchSampler, MixtureOrder
+from uva_lightning.datamodules.reading import Reading, Streaming
 from uva_lightning.datamodules.windows import Window
 
 SIZES = {"arm": 75, "plane": 114, "people": 22}
@@ -163,6 +164,10 @@ def broken(change):
         ({"cameras": {"arm": {"side": "front"}}}, r"data.cameras.arm names \['side'\]"),
         ({"cameras": {**mixtures.CAMERAS, "arm": {"wrist": "front"}}}, "calls two of"),
         ({"sets": {}}, "no data sets"),
+        (
+            {"sets": {"a": mixtures.Arm("arm", reading=Reading(streaming=Streaming()))}},
+            r"reading.streaming is set in \['a'\], but a mixture draws from anywhere",
+        ),
         ({"sets": {"a/b": mixtures.Arm("arm")}}, "expected a name without"),
         ({"sets": {"a": mixtures.Arm("arm"), "b": mixtures.Arm("arm")}}, "'a' and 'b' are the same data set"),
         ({"sets": mixtures.sets(plane=Window(4))}, "'plane' has frames 4, expected 2 as 'arm'"),

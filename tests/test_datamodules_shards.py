@@ -171,6 +171,8 @@ def test_shards_of_another_tokenizer_or_other_data_are_refused(made, tmp_path):
     fast = type("Fast", (PushT,), {"facts": replace(facts.facts, rate_hz=20)})
     with pytest.raises(ValueError, match="shards of PushT with rate_hz = 10, Fast expects 20; point data.path"):
         fast(path, **OPTIONS).setup("fit")
+    with pytest.raises(ValueError, match="shards of PushT with reading.fit = crop, PushT expects pad; point data.path"):
+        ready(path, tokenizer.fingerprint(), reading=Reading(fit="pad"))
     with pytest.raises(ValueError, match="with symmetry = None of their variants, this run has PushTMirror"):
         ready(path, tokenizer.fingerprint(), symmetry=PushTMirror())
     grey = {"augment": Augmentation([Grey(0.5)])}

@@ -51,7 +51,7 @@ class Job:
         ticks: Frames worked on for each step.
         unit: What the progress bar calls it.
         extra: Further files beside the shards: tensors by name.
-        on_error: See ``Faults``.
+        faults: Takes episodes that cannot be read.
     """
 
     out: Path

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from uva_lightning.datamodules.faults import Broken
 from uva_lightning.datamodules.latent_cache import source_hash
 from uva_lightning.datamodules.latents import encode_episode
 from uva_lightning.datamodules.shards.build import Job, build
@@ -168,7 +169,8 @@ def pack_pictures(data: RobotDataModule, out: Path, workers: int = 1, shard_mb: 
         Job(out, origin, PictureSampler(data), step, len(sample), "picture", {}, data.faults), store, ("cpu",) * workers
     )
     written = opened(str(out), replace(data.reading, episodes=None), data.faults)
-    assert written is not None
+    if written is None:
+        raise Broken(f"{out} has lost the index of its shards while they were written; make them again.")
     compare(store, written.store(tuple(store.video)), [e.number for shard in index.shards for e in shard.episodes])
     return index
 
@@ -200,6 +202,7 @@ def facts_of(data: RobotDataModule) -> Mapping[str, Any]:
     facts = asdict(data.source_facts)
     kept = ("image_size", "action_dim", "state_dims", "rate_hz", "action_meaning", "conventions")
     about = {name: facts[name] for name in kept}
+    about |= data.changed_pictures
     return {"class": type(data).__name__, "cameras": list(data.spec.cameras), **about}
 
 
