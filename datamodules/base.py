@@ -26,7 +26,7 @@ from uva_lightning.datamodules.picture_variants import PictureVariants
 from uva_lightning.datamodules.pictures import Resized
 from uva_lightning.datamodules.reading import Encoding, Reading
 from uva_lightning.datamodules.rows import Rows
-from uva_lightning.datamodules.shards.reader import Shards, opened, order_of
+from uva_lightning.datamodules.shards.reader import Shards, matches, opened, order_of
 from uva_lightning.datamodules.step_sampler import FixedBatchSampler, StepBatchSampler, StepLoader
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.datamodules.symmetry import Symmetry
@@ -77,7 +77,7 @@ class RobotDataModule(TrainingData, ABC):
 
     def __init__(
         self,
-        path: Path | str,
+        path: str | Path,
         batch_size: int = 64,
         window: Window | None = None,
         val_ratio: float = 0.02,
@@ -172,7 +172,7 @@ class RobotDataModule(TrainingData, ABC):
 
     def prepare_data(self) -> None:
         """Write the data where there are none and the config says how."""
-        if self.generate is not None:
+        if self.generate is not None and not matches(self.location):
             self.generate(self.path, self)
 
     def recordings(self) -> Sequence[Path]:

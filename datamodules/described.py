@@ -34,7 +34,7 @@ class Described(RobotDataModule):
 
     def __init__(
         self,
-        path: Path | str,
+        path: str | Path,
         spec: DataSpec,
         fields: dict[str, Fields],
         batch_size: int = 64,

@@ -58,7 +58,7 @@ class LeRobot(RobotDataModule):
 
     def __init__(
         self,
-        path: Path | str,
+        path: str | Path,
         image_size: int = 256,
         cameras: list[str] | None = None,
         states: list[str] | None = None,

@@ -75,7 +75,7 @@ class LiberoData(RobotDataModule, ABC):
 
     def __init__(
         self,
-        path: Path | str,
+        path: str | Path,
         batch_size: int = 64,
         window: Window | None = None,
         val_ratio: float = 0.02,

@@ -74,6 +74,12 @@ class Reading:
                 "set data.reading.episodes."
             )
 
+        if isinstance(self.episodes, list) and len(set(self.episodes)) < len(self.episodes):
+            raise ValueError(
+                f"reading.episodes is {self.episodes}, expected each episode once: one that trains must not validate; "
+                "set data.reading.episodes."
+            )
+
     def chosen(self, episodes: int) -> list[int] | None:
         """Name the episodes to take from so many, None for all."""
         if isinstance(self.episodes, int):

@@ -51,7 +51,7 @@ class UMIRecordings(RobotDataModule, ABC):
 
     def __init__(
         self,
-        path: Path | str,
+        path: str | Path,
         batch_size: int = 64,
         window: Window | None = None,
         val_ratio: float = 0.05,

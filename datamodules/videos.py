@@ -55,7 +55,7 @@ class Videos(RobotDataModule):
 
     def __init__(
         self,
-        path: Path | str,
+        path: str | Path,
         image_size: int = 256,
         rate_hz: float = 10,
         batch_size: int = 64,

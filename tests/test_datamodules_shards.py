@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from uva_lightning.commands.data_source import data_from
 from uva_lightning.datamodules.augment import Augmentation
 from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.datamodules.faults import Broken
@@ -251,3 +252,24 @@ def test_windows_come_fast(tmp_path):
     measured = windows_per_second(tmp_path, seconds=0.5)
     assert measured["bytes"] == 8 * 256 * 32 * 2
     assert measured["rate"] > 3000
+
+
+def test_a_url_on_the_command_line_stays_one(made):
+    path, _ = made
+    data = data_from(["--data", "PushT", "--data.path", f"file://{path}", "--data.generate", "ScriptedDemos"])
+    data.prepare_data()
+    assert data.location == f"file://{path}"
+    assert data.store.episodes == PushT(path).store.episodes
+
+
+def test_episodes_are_counted_before_broken_ones_are_left_out(shards, made):
+    first = (shards / "shard-000000.tar").read_bytes()
+    (shards / "shard-000000.tar").write_bytes(first[: len(first) // 2])
+    store = PushT(made[0]).store
+    data = PushT(shards, reading=Reading(on_error="skip", episodes=[0, store.episodes - 1]))
+    with pytest.warns(UserWarning, match="broken episodes were left out"):
+        np.testing.assert_array_equal(data.store.action, store.select([store.episodes - 1]).action)
+    whole = PushT(shards, reading=Reading(episodes=[store.episodes - 2, store.episodes - 1]))
+    assert whole.store.episodes == 2  # nobody asked for the broken one
+    with pytest.raises(ValueError, match="each episode once"):
+        Reading(episodes=[1, 1])

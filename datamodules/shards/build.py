@@ -81,6 +81,7 @@ def build(job: Job, store: EpisodeStore, devices: Sequence[str]) -> Index:
         if (job.out / INDEX).is_file():
             index = Index.load((job.out / INDEX).read_text(), str(job.out))
             refuse_other(index.origin, job.origin, job.out)
+            _refuse_cut(index, job.out)
             return index
         _begin(job)
         plan = list(spread(store.lengths.tolist(), job.step_bytes, job.origin.shard_mb))
@@ -108,6 +109,22 @@ def spread(lengths: Sequence[int], step_bytes: int, shard_mb: float) -> Iterator
         shard.append(episode)
         size += own
     yield shard
+
+
+def _refuse_cut(index: Index, out: Path) -> None:
+    """Refuse finished shards of which one was lost or cut off since.
+
+    Raises:
+        Broken: The size of a file is not that of the index.
+    """
+    for shard in index.shards:
+        file = out / shard.name
+        size = file.stat().st_size if file.is_file() else 0
+        if size != shard.size:
+            raise Broken(
+                f"{file} has {size} bytes, expected {shard.size} as index.json says; copy it again, or delete {out} "
+                "and make it anew."
+            )
 
 
 def refuse_other(found: Origin, wanted: Origin, out: Path) -> None:

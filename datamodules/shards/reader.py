@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,12 +65,13 @@ def opened(location: str, reading: Reading, faults: Faults) -> Shards | None:
     place.expect({**index.files, **{shard.name: (shard.size, shard.hash) for shard in index.shards}})
     tensors = _tensors(place, NUMBERS, index)
     found = Shards(location, place, index, tensors, _table(index))
-    lost = [row for row in range(len(found.rows)) if (fault := found.fault(row)) is not None and _noted(faults, fault)]
-    whole = [row for row in range(len(found.rows)) if row not in set(lost)]
+    chosen = reading.chosen(len(found.rows))
+    found = found if chosen is None else found.select(chosen)
+    lost = {row for row in range(len(found.rows)) if (fault := found.fault(row)) is not None and _noted(faults, fault)}
+    whole = [row for row in range(len(found.rows)) if row not in lost]
     if not whole:
         faults.report(location, 0)
-    found, chosen = found.select(whole), reading.chosen(len(whole))
-    return found if chosen is None else found.select(chosen)
+    return found.select(whole)
 
 
 def stored_facts(location: str, reading: Reading | None) -> DataSpec | None:
@@ -78,7 +79,8 @@ def stored_facts(location: str, reading: Reading | None) -> DataSpec | None:
     if not matches(location):
         return None
     text = place_of(location, None if reading is None else reading.streaming).text(INDEX)
-    about = {name: value for name, value in Index.load(text, location).origin.data.items() if name != "class"}
+    stored, known = Index.load(text, location).origin.data, {fact.name for fact in fields(DataSpec)}
+    about = {name: value for name, value in stored.items() if name in known}
     return DataSpec(**{**about, "cameras": tuple(about["cameras"])})
 
 
@@ -133,7 +135,7 @@ class Shards:
         what = "is missing" if there < 0 else f"has {there:,} bytes, expected {shard.size:,}: it is cut off"
         return Broken(
             f"{self.location}/{shard.name} {what}, so that episode {episode.number} ({episode.name}) cannot be read; "
-            "copy it again, or delete index.json and the shard and make it anew."
+            "copy it again, or delete the folder and make it anew."
         )
 
     def check(self, data: RobotDataModule) -> None:
