@@ -213,12 +213,14 @@ def test_full_size_has_the_parameters_of_the_official_model(config: str, stage: 
 @pytest.mark.slow
 @pytest.mark.parametrize("overlay", [name for name in shipped() if "/" in name])
 def test_every_overlay_parses_over_every_experiment(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for config in (*PAPER, *MIXED):
+    change = read_config(shipped()[overlay])
+    windows = "window" in change.get("data", {}).get("init_args", {})  # each set of a mixture has one of its own
+    for config in PAPER if windows else (*PAPER, *MIXED):
         with pytest.raises(SystemExit) as stop:
             main(["fit", "--config", config, "--config", overlay, "--print_config"])
         printed = yaml.safe_load(capsys.readouterr().out)
         assert not stop.value.code
-        changes = read_config(shipped()[overlay]).get("model", {}).get("transformer", {}).get("init_args", {})
+        changes = change.get("model", {}).get("transformer", {}).get("init_args", {})
         trunk = printed["model"]["transformer"]["init_args"]
         assert {name: trunk[name] for name in changes if name != "streams"} == {
             name: value for name, value in changes.items() if name != "streams"
