@@ -40,8 +40,9 @@ class Header(NamedTuple):
 class Film:
     """A video file, opened for reading single frames.
 
-    Decoding uses one thread: loaders have a process per core already, and a decoder with threads of its own does not
-    survive a fork. Frames are numbered in the order in which they are shown.
+    Decoding and the conversion of colours use one thread: loaders have a process per core already, and a worker that
+    frees a converter with threads, which it got by a fork, waits for them for ever. Frames are numbered in the
+    order in which they are shown.
 
     Args:
         path: File that FFmpeg can read.
@@ -166,7 +167,7 @@ class Film:
             yield int(np.searchsorted(self._pts, frame.pts)), frame
 
     def _picture(self, frame: Any) -> Picture:
-        picture: Picture = self._to_rgb.reformat(frame, format="rgb24").to_ndarray()
+        picture: Picture = self._to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
         turns = round(getattr(frame, "rotation", 0) / QUARTER_TURN) % 4  # phones store how they were held
         return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 

@@ -1,5 +1,6 @@
 """Frames that stay in video files: any order, any container, any distance of the keyframes."""
 
+import gc
 import multiprocessing
 import pickle
 
@@ -116,6 +117,24 @@ def test_other_processes_open_the_files_anew(film, method):
     for process in processes:
         process.join()
     np.testing.assert_array_equal(numbers_of(frames[12:14]), [12, 13])
+
+
+def _read_and_collect(frames):
+    frames[np.array([7])]
+    gc.collect()  # frees what was inherited
+
+
+def test_what_a_worker_inherits_can_be_freed(film):
+    """A converter of colours with threads of its own would keep the worker waiting for ever."""
+    frames = VideoFrames([Clip(film(), COUNT)], 10, SIZE)
+    frames[10:12]
+    process = multiprocessing.get_context("fork").Process(target=_read_and_collect, args=(frames,))
+    process.start()
+    process.join(timeout=30)
+    alive = process.is_alive()
+    process.kill()
+    process.join()
+    assert not alive
 
 
 def test_too_few_frames(film):

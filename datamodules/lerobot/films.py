@@ -74,7 +74,7 @@ class Films:
             )
         if CODEC not in self._av.codecs_available:
             raise ValueError(
-                f"This PyAV cannot write {CODEC}, expected one that can; install PyAV from PyPI: pip install 'av>=14'."
+                f"This PyAV cannot write {CODEC}, expected one that can; install PyAV from PyPI: pip install 'av>=17'."
             )
         self.folder, self.size, self.compression = folder, size, compression
         self.rate = Fraction(rate_hz).limit_denominator(MILLI)

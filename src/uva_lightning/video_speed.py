@@ -97,7 +97,7 @@ class _Whole:
         for frame in container.decode(stream):
             if frame.time < first:
                 continue
-            frame = frame if self.to_rgb is None else self.to_rgb.reformat(frame, format="rgb24")
+            frame = frame if self.to_rgb is None else self.to_rgb.reformat(frame, format="rgb24", threads=1)
             pictures.append(frame.to_ndarray(format="rgb24"))
             if len(pictures) == self.span:
                 break
