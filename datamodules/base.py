@@ -283,14 +283,6 @@ class RobotDataModule(TrainingData, ABC):
             data, None, sampler=sampler, num_workers=self.reading.workers, persistent_workers=self.reading.workers > 0
         )
 
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Give the held-out windows: there is no third split, the simulator is the test."""
-        return self.val_dataloader()
-
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """Give the held-out windows."""
-        return self.val_dataloader()
-
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment the pictures of a training batch, on the device on which they are by now."""
         training = self.trainer is not None and self.trainer.training

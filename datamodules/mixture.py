@@ -162,14 +162,6 @@ class Mixture(TrainingData):
         data = MixtureBatches(self.spec, windows)
         return DataLoader(data, None, sampler=sampler, num_workers=self.workers, persistent_workers=self.workers > 0)
 
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Give the held-out windows: there is no third split, the simulator is the test."""
-        return self.val_dataloader()
-
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """Give the held-out windows."""
-        return self.val_dataloader()
-
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment the pictures of a training batch, each set's as it says."""
         training = self.trainer is not None and self.trainer.training

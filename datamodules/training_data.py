@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from uva_lightning.datamodules.latents import Encode
 from uva_lightning.model.tokenizers.base import Tokenizer
@@ -58,6 +59,18 @@ class TrainingData(LightningDataModule, ABC):
         Raises:
             ValueError: There is none of this name.
         """
+
+    @abstractmethod
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Give the held-out windows as recorded."""
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Give the held-out windows: there is no third split, the simulator is the test."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Give the held-out windows."""
+        return self.val_dataloader()
 
     def _consumed(self) -> int:
         """Batches trained on in the whole run; restored by Lightning before it asks for the first batch.

@@ -7,13 +7,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from uva_lightning.datamodules.faults import Broken
 from uva_lightning.datamodules.film import Film
 from uva_lightning.datamodules.frames import LazyFrames, Pictures, Steps
+from uva_lightning.datamodules.reopening import Reopening
 
 OPEN_FILES = 8
 CACHE_BYTES = 64 * 2**20
@@ -36,7 +36,7 @@ class Clip:
     name: str = "a video"
 
 
-class VideoFrames(LazyFrames):
+class VideoFrames(Reopening, LazyFrames):
     """Frames of many episodes in one or many video files, u8[n, H, W, 3], decoded when they are indexed.
 
     A step is the frame whose time is nearest to ``start + k / rate_hz``. Only from the keyframe before a wanted frame
@@ -81,14 +81,6 @@ class VideoFrames(LazyFrames):
             self._fill(pictures, rows, unique[rows], owner)
         in_order = len(unique) == len(steps) and bool((place == np.arange(len(place))).all())
         return pictures if in_order else pictures[place]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave open files and decoded frames behind."""
-        return {name: value for name, value in vars(self).items() if name not in ("_films", "_kept", "_held", "_pid")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._forget()
 
     def _forget(self) -> None:
         self._films: OrderedDict[Path, Film] = OrderedDict()

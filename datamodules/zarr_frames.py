@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from uva_lightning.datamodules.faults import Broken
 from uva_lightning.datamodules.frames import LazyFrames, Pictures, Steps
+from uva_lightning.datamodules.reopening import Reopening
 
 CACHE_BYTES = 128 << 20
 """Decoded chunks kept by each process and array: a batch of windows from large chunks comes back to the same ones, and
@@ -54,7 +55,7 @@ def register_picture_codecs() -> None:
     register_codecs(verbose=False)
 
 
-class ZarrFrames(LazyFrames):
+class ZarrFrames(Reopening, LazyFrames):
     """Pictures u8[n, H, W, 3] of one array, whether stored as u8 or as other numbers from 0 to 255.
 
     Every chunk that a request needs is decoded once for it, and the latest ones are kept, up to ``memory`` bytes. Every
@@ -248,14 +249,6 @@ class ZarrFrames(LazyFrames):
             with codec_named(self.path):
                 self._opened = zarr.open_array(store, path=self.name, mode="r")
         return self._opened
-
-    def __getstate__(self) -> dict[str, Any]:
-        own = ("_opened", "_process", "_kept", "_bytes")
-        return {name: value for name, value in self.__dict__.items() if name not in own}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._forget()
 
 
 @contextmanager

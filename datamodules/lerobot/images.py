@@ -16,6 +16,7 @@ from PIL import Image
 from uva_lightning.datamodules.faults import Broken
 from uva_lightning.datamodules.frames import LazyFrames, Pictures, Steps
 from uva_lightning.datamodules.lerobot.meta import pyarrow_parquet
+from uva_lightning.datamodules.reopening import Reopening
 
 CACHE_BYTES = 128 * 2**20
 """Memory for undecoded pictures: a table is read by its row groups, which hold 100 pictures or so."""
@@ -36,7 +37,7 @@ class Rows:
     name: str
 
 
-class ImageFrames(LazyFrames):
+class ImageFrames(Reopening, LazyFrames):
     """Pictures of many episodes in parquet tables.
 
     Args:
@@ -59,14 +60,6 @@ class ImageFrames(LazyFrames):
         self.cache_bytes = cache_bytes
         self._ends = np.cumsum([len(rows.index) for rows in episodes], dtype=np.int64)
         super().__init__((int(self._ends[-1]) if len(self._ends) else 0, *size, 3))
-        self._forget()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave open files and read tables behind."""
-        return {name: value for name, value in vars(self).items() if name not in ("_files", "_groups", "_held", "_pid")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
         self._forget()
 
     def _forget(self) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from uva_lightning.datamodules.faults import Broken
 from uva_lightning.datamodules.frames import LazyFrames, Pictures, Steps
+from uva_lightning.datamodules.reopening import Reopening
 from uva_lightning.datamodules.shards.index import Member
 from uva_lightning.datamodules.shards.places import Place
 from uva_lightning.datamodules.windows import Index
@@ -27,7 +28,7 @@ HEADER = 4096
 """Bytes in which the header of an array ends."""
 
 
-class Members:
+class Members(Reopening):
     """One file of every episode, each checked once in every process.
 
     Args:
@@ -42,13 +43,6 @@ class Members:
         self, place: Place, shards: Sequence[str], members: Sequence[Member], ends: Index, names: Sequence[str]
     ) -> None:
         self.place, self.shards, self.members, self.ends, self.names = place, shards, members, ends, names
-        self._forget()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
         self._forget()
 
     def _forget(self) -> None:

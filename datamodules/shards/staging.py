@@ -18,6 +18,7 @@ import fsspec
 
 from uva_lightning.datamodules.faults import Broken
 from uva_lightning.datamodules.reading import Streaming
+from uva_lightning.datamodules.reopening import Reopening
 from uva_lightning.datamodules.shards.files import amount, digest
 from uva_lightning.datamodules.shards.places import Place
 from uva_lightning.datamodules.store import hash_of
@@ -29,7 +30,7 @@ FETCHERS = 2
 T = TypeVar("T")
 
 
-class RemotePlace(Place):
+class RemotePlace(Reopening, Place):
     """A location of fsspec; all processes of a machine share the folder of what is fetched.
 
     Args:
@@ -59,13 +60,6 @@ class RemotePlace(Place):
         self.cache = streaming.folder or Path(tempfile.gettempdir()) / f"uva_shards-{os.getuid()}"
         self.files: dict[str, tuple[int, str]] = {}
         self.folder = self.cache
-        self._forget()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
         self._forget()
 
     def expect(self, files: Mapping[str, tuple[int, str]]) -> None:
