@@ -333,3 +333,12 @@ def test_ctrl_c_saves_says_where_and_can_go_on(tmp_path):
         [*run[:2], *again, "--trainer.max_steps=60"], env=env, cwd=tmp_path, capture_output=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_checkpoint_that_is_not_there_is_told_before_data_are_read(uva, tmp_path):
+    status, said, complaint = uva("fit", "--config", "quickstart", "--ckpt_path", tmp_path / "none.ckpt")
+    assert status == 2
+    assert complaint.endswith(
+        f"There is no checkpoint {tmp_path / 'none.ckpt'}, expected a file that 'uva fit' wrote; set --ckpt_path.\n"
+    )
+    assert "Push" not in said

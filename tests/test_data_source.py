@@ -62,6 +62,7 @@ def test_a_command_without_data_set():
         (["--data", "PushT", "--data.pat", "p"], "PushT: Unknown key 'pat'. Did you mean 'path'?"),
         (["--data", "PushT"], "PushT: Missing: path; give it as an option"),
         ([], "Missing: data; give it as an option"),
+        (["--config", "mixture"], "'Mixture' is a class of another kind than is expected here; --help says which"),
         (["--config", "pusht", "--fast"], "Unknown option '--fast'."),
     ],
 )

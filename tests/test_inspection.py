@@ -13,6 +13,7 @@ from made_data import STEPS, Cut, Made, bad, sound_store
 from PIL import Image
 
 from uva_lightning.commands.check_data import examine
+from uva_lightning.datamodules.shards.speed import write_shards
 from uva_lightning.datamodules.windows import Window
 from uva_lightning.inspection.checks.base import Check, Finding, run
 from uva_lightning.inspection.facts import collect
@@ -114,3 +115,12 @@ def test_human_recordings_raise_no_alarm(recording):
     from uva_lightning.datamodules.pusht import PushT
 
     assert bad(dict(examine(PushT(SHARED / recording), show_progress=False))) == {}
+
+
+def test_a_cache_of_latents_shows_its_numbers(uva, tmp_path):
+    write_shards(tmp_path / "shards", episodes=3, steps=60, tokens=4, numbers=8)
+    options = ["--data", "uva_lightning.datamodules.shards.speed.Generated", "--data.path", tmp_path / "shards"]
+    status, said, complaint = uva("data", "inspect", *options, "--out", tmp_path / "out")
+    assert status == 0, complaint
+    assert "No pictures:" in said
+    assert (tmp_path / "out/facts.json").is_file()

@@ -16,11 +16,12 @@ from lerobot_sets import LENGTHS, TASKS, numbers, write_set
 from uva_lightning.cli import main
 from uva_lightning.commands.convert import TARGETS
 from uva_lightning.datamodules.frames import LazyFrames
-from uva_lightning.datamodules.lerobot.convert import compare
+from uva_lightning.datamodules.lerobot.convert import compare, to_lerobot
 from uva_lightning.datamodules.lerobot.films import Compression, Films
 from uva_lightning.datamodules.lerobot.stats import Moments
 from uva_lightning.datamodules.lerobot.writing import write_dataset
 from uva_lightning.datamodules.lerobot_dataset import LeRobot
+from uva_lightning.datamodules.pusht import PushT
 from uva_lightning.datamodules.store import EpisodeStore
 from uva_lightning.types import DataSpec
 
@@ -237,3 +238,11 @@ def test_the_command_lists_what_data_can_become(capsys):
 def test_every_target_has_help(target, capsys):
     assert uva("convert", target, "--help") == 0
     assert "--out" in capsys.readouterr().out
+
+
+def test_a_data_class_reads_what_was_made_of_its_data(tiny_data, tmp_path):
+    data = tiny_data()
+    to_lerobot(data, tmp_path / "set")
+    again = PushT(tmp_path / "set").store
+    np.testing.assert_array_equal(again.action, data.store.action)
+    np.testing.assert_array_equal(again.state["agent"], data.store.state["agent"])

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.datamodules.faults import Faults
+from uva_lightning.datamodules.fields import Fields
 from uva_lightning.datamodules.lerobot.films import Compression
 from uva_lightning.datamodules.lerobot.reading import read
 from uva_lightning.datamodules.lerobot.writing import fields_of, write_dataset
@@ -46,8 +47,9 @@ def to_lerobot(data: RobotDataModule, out: Path, crf: int = 23, file_mb: int = 2
     with whole_folder(out) as partial:
         data.prepare_data()
         store, spec = data.store, replace(data.recorded or data.facts, image_size=data.spec.image_size)
-        write_dataset(partial, store, spec, compression)
-        difference = compare(partial, store, spec)
+        fields = fields_of(store, data.fields.get("lerobot"))
+        write_dataset(partial, store, spec, compression, fields)
+        difference = compare(partial, store, spec, fields)
     seconds = store.steps / spec.rate_hz
     sys.stdout.write(
         f"{out}: {store.episodes} episodes, {store.steps} steps ({seconds / 60:.1f} minutes) at {spec.rate_hz:g} Hz; "
@@ -56,13 +58,14 @@ def to_lerobot(data: RobotDataModule, out: Path, crf: int = 23, file_mb: int = 2
     )
 
 
-def compare(path: Path, store: EpisodeStore, spec: DataSpec) -> Difference:
+def compare(path: Path, store: EpisodeStore, spec: DataSpec, fields: Fields | None = None) -> Difference:
     """Read a written dataset and compare it with its source.
 
     Args:
         path: The dataset.
         store: Its source.
         spec: Facts of the source.
+        fields: Names of the features; LeRobot's own if not given.
 
     Raises:
         ValueError: Something differs by more than a codec's loss.
@@ -70,7 +73,7 @@ def compare(path: Path, store: EpisodeStore, spec: DataSpec) -> Difference:
     states = {name: values.shape[1] for name, values in store.state.items()}
     width = spec.action_dim if store.action is None else store.action.shape[1]
     expected = replace(spec, cameras=tuple(store.video), state_dims=states, action_dim=width)
-    written = read(path, fields_of(store), expected, Faults())
+    written = read(path, fields or fields_of(store), expected, Faults())
     told = store.instructions if store.instructions is not None and any(store.instructions) else None
     same = {name: np.array_equal(values, written.numbers()[name]) for name, values in store.numbers().items()}
     same["ends of the episodes"] = np.array_equal(store.ends, written.ends)

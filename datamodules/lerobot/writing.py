@@ -26,15 +26,33 @@ DATA_MB, CHUNK = 100, 1000
 Numbers = Mapping[str, NDArray[Any]]
 
 
-def fields_of(store: EpisodeStore) -> Fields:
-    """Name the features of a written dataset: a single state entry becomes ``observation.state``."""
+def fields_of(store: EpisodeStore, known: Fields | None = None) -> Fields:
+    """Name the features of a written dataset, as the data class reads them, or else as LeRobot calls them.
+
+    Args:
+        store: The episodes.
+        known: Names under which the data class reads LeRobot datasets, if it does.
+    """
+    if (
+        known is not None
+        and store.action is not None
+        and set(known.video) >= set(store.video)
+        and set(known.state) == set(store.state)
+    ):
+        return known.only(tuple(store.video))
     states = {name: STATE if len(store.state) == 1 else f"observation.{name}" for name in store.state}
     return Fields(
         {camera: f"{CAMERA}{camera}" for camera in store.video}, "" if store.action is None else ACTION, states
     )
 
 
-def write_dataset(path: Path, store: EpisodeStore, spec: DataSpec, compression: Compression | None = None) -> None:
+def write_dataset(
+    path: Path,
+    store: EpisodeStore,
+    spec: DataSpec,
+    compression: Compression | None = None,
+    fields: Fields | None = None,
+) -> None:
     """Write all episodes; only a few pictures are in memory at a time.
 
     Args:
@@ -42,12 +60,13 @@ def write_dataset(path: Path, store: EpisodeStore, spec: DataSpec, compression: 
         store: The episodes.
         spec: Their rate and the meaning of their actions.
         compression: How pictures become video; as LeRobot does if not given.
+        fields: Names of the features; LeRobot's own if not given.
 
     Raises:
         ImportError: pyarrow or PyAV is not installed.
         ValueError: Pictures cannot be stored as a video.
     """
-    writer = _Writer(path, store, spec, compression or Compression())
+    writer = _Writer(path, store, spec, compression or Compression(), fields or fields_of(store))
     try:
         with tqdm(total=store.steps * len(store.video), unit="frame", desc="writing", mininterval=1) as bar:
             for episode in range(store.episodes):
@@ -61,12 +80,14 @@ def write_dataset(path: Path, store: EpisodeStore, spec: DataSpec, compression: 
 class _Writer:
     """The files of a dataset that is being written."""
 
-    def __init__(self, path: Path, store: EpisodeStore, spec: DataSpec, compression: Compression) -> None:
+    def __init__(
+        self, path: Path, store: EpisodeStore, spec: DataSpec, compression: Compression, fields: Fields
+    ) -> None:
         import pyarrow
 
         self.arrow, self.parquet = pyarrow, pyarrow_parquet(path)
         self.path, self.store, self.spec = path, store, spec
-        self.fields = fields_of(store)
+        self.fields = fields
         self.sentences = sorted(set(store.instructions or [""]))
         self.films = {
             key: Films(path / "videos" / key, spec.rate_hz, (frames.shape[1], frames.shape[2]), compression)

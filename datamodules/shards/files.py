@@ -52,9 +52,14 @@ def only_writer(folder: Path) -> Iterator[None]:
     """Hold a folder against other writers, on this machine and on others that share it; a kill lets go of it.
 
     Raises:
-        ValueError: There is another writer.
+        ValueError: There is another writer, or the folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{folder} cannot be made ({error.strerror}), expected a folder that is there or can be; name another."
+        ) from error
     with (folder / LOCK).open("a+") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

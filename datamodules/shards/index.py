@@ -40,6 +40,11 @@ class Episode:
     instruction: str | None
     members: Mapping[str, Member]
 
+    @property
+    def label(self) -> str:
+        """Say which episode this is, for people."""
+        return f"episode {self.number}" if self.name is None else f"episode {self.number} ({self.name})"
+
 
 @dataclass(frozen=True)
 class Shard:

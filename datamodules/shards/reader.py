@@ -134,7 +134,7 @@ class Shards:
             return None
         what = "is missing" if there < 0 else f"has {there:,} bytes, expected {shard.size:,}: it is cut off"
         return Broken(
-            f"{self.location}/{shard.name} {what}, so that episode {episode.number} ({episode.name}) cannot be read; "
+            f"{self.location}/{shard.name} {what}, so that {episode.label} cannot be read; "
             "copy it again, or delete the folder and make it anew."
         )
 
@@ -211,7 +211,7 @@ class Shards:
             [shards[row.shard].name for row in self.rows],
             [row.episode.members[name] for row in self.rows],
             np.cumsum([row.episode.length for row in self.rows]),
-            [f"episode {row.episode.number} ({row.episode.name})" for row in self.rows],
+            [row.episode.label for row in self.rows],
         )
 
     def shard_of(self, episodes: Numbers) -> Numbers:

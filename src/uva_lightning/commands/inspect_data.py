@@ -37,7 +37,9 @@ def inspect_data(data: RobotDataModule, out: Path | None = None, episodes: int =
     (out / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
     sys.stdout.write(table(facts))
     files = [FACTS]
-    for camera in store.video:
+    if not data.has_pictures:
+        sys.stdout.write(f"\nNo pictures: {data.path} holds latents; inspect the data set of which they were made.\n")
+    for camera in store.video if data.has_pictures else ():
         sheet, mean = contact_sheet(store, camera, episodes, frames)
         names = f"frames_{_file_name(camera)}.png", reference_name(camera)
         sheet.save(out / names[0])

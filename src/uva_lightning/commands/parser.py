@@ -89,6 +89,8 @@ class ShortErrors(_Parser):
         return " ".join(message.split())
 
     def _unknown_class(self, name: str) -> str:
+        if name in _known_classes():
+            return f"'{name}' is a class of another kind than is expected here; --help says which can stand here."
         near = hint(name, _known_classes())
         if "Did you mean" in near:
             return f"No class is called '{name}'.{near}"

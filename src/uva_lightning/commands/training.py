@@ -32,6 +32,8 @@ from uva_lightning.commands.merge import merge_configs
 from uva_lightning.commands.parser import ShortErrors
 
 SEED = 42
+CHOSEN_BY_LIGHTNING = ("best", "hpc", "last", "registry")
+"""Words that may stand for a checkpoint."""
 
 
 class TrainingParser(ShortErrors, LightningArgumentParser):
@@ -53,8 +55,15 @@ class UVACLI(LightningCLI):
             refuse_empty_unknown(read_config(Path(str(path))), config)
 
     def before_instantiate_classes(self) -> None:
-        """Unpickle nothing but tensors and plain values, wherever the checkpoint lies."""
+        """Unpickle nothing but tensors and plain values, and look for the checkpoint before any data are read.
+
+        Raises:
+            UserError: There is no such checkpoint.
+        """
         config = self.config.get(self.config.get("subcommand"), self.config)
+        given = config.get("ckpt_path")
+        if given and given not in CHOSEN_BY_LIGHTNING and "://" not in given and not Path(given).exists():
+            raise UserError(f"There is no checkpoint {given}, expected a file that 'uva fit' wrote; set --ckpt_path.")
         if "weights_only" in config:
             config["weights_only"] = True
 
