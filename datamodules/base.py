@@ -40,7 +40,9 @@ from uva_lightning.types import Batch, DataSpec
 
 
 class RobotDataModule(TrainingData, ABC):
-    """Windows of robot episodes held in memory; a dataset adds its facts and ``read``.
+    """Windows of robot episodes; a dataset adds its facts and ``read``.
+
+    Numbers are held in memory, pictures may be read when a window needs them.
 
     Args:
         path: Where the data lies, in a layout of its own or as shards; those also behind a URL, s3://bucket/folder.

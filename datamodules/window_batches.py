@@ -128,7 +128,9 @@ class WindowBatches(Dataset[Batch]):
                 self.broken.add(str(fault))
             else:
                 raise Broken(f"None of {len(self)} windows has pictures that can be read; check the data set.")
-        rank_zero_warn(f"{len(self.broken)} faults so far; windows with broken pictures are replaced by others.")
+        rank_zero_warn(
+            f"{len(self.broken)} faults so far; windows with broken pictures are replaced by others: {min(self.broken)}"
+        )
         return replace(rows, windows=index) if isinstance(rows, Rows) else index
 
     def _fault(self, rows: Tensor | Rows, place: int) -> Broken | None:
