@@ -82,6 +82,7 @@ def build(job: Job, store: EpisodeStore, devices: Sequence[str]) -> Index:
             index = Index.load((job.out / INDEX).read_text(), str(job.out))
             refuse_other(index.origin, job.origin, job.out)
             _refuse_cut(index, job.out)
+            _tidy(job.out)
             return index
         _begin(job)
         plan = list(spread(store.lengths.tolist(), job.step_bytes, job.origin.shard_mb))
@@ -288,10 +289,16 @@ def _finish(job: Job, store: EpisodeStore, shards: Sequence[Shard]) -> Index:
     index = Index(job.origin, files, tuple(shard for shard in shards if shard.episodes))
     with written(job.out / INDEX) as part:
         part.write_text(index.dump())
-    for number in range(len(shards)):
-        _about(job.out, number).unlink(missing_ok=True)
-    (job.out / PLAN).unlink(missing_ok=True)
+    _tidy(job.out)
     return index
+
+
+def _tidy(out: Path) -> None:
+    """Delete what only served to go on after a kill; that may also come between the index and this."""
+    remove_parts(out)
+    for about in out.glob("shard-*.tar.json"):
+        about.unlink()
+    (out / PLAN).unlink(missing_ok=True)
 
 
 def _numbers(sampler: Sampler, store: EpisodeStore, episodes: Sequence[Episode]) -> dict[str, Tensor]:
