@@ -1,0 +1,1 @@
+"""Robot arms: their geometry, and what may be asked of them."""
