@@ -1,0 +1,93 @@
+"""What an arm has to offer: its state, set-points, and going soft. Everything that makes it safe is built on that."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from uva_lightning.robot.arm_model import ArmModel
+from uva_lightning.robot.chain import Array
+from uva_lightning.robot.errors import BadShape
+
+
+@dataclass(frozen=True)
+class ArmState:
+    """What an arm measures at one moment.
+
+    Args:
+        time: Of the measurement on the arm's own clock, s.
+        q: Angles f64[j], rad.
+        velocity: f64[j], rad/s.
+        torque: f64[j], N m.
+        opening: Of the gripper, m.
+        fault: What the arm itself complains of; None if nothing.
+    """
+
+    time: float
+    q: Array
+    velocity: Array
+    torque: Array
+    opening: float
+    fault: str | None = None
+
+
+class Arm(ABC):
+    """One robot arm with a gripper. Subclass it for other hardware; nothing else is needed.
+
+    Only the ``Keeper`` calls ``command``: with a set-point every few milliseconds, each within all limits.
+    """
+
+    model: ArmModel
+    """Known before it is connected."""
+
+    @abstractmethod
+    def connect(self, timeout: float) -> None:
+        """Connect, without moving; again is harmless.
+
+        Raises:
+            RobotUnavailable: It is not there within so many seconds.
+        """
+
+    @abstractmethod
+    def state(self) -> ArmState:
+        """Give the newest measurement, without waiting."""
+
+    @abstractmethod
+    def command(self, q: Array, opening: float) -> None:
+        """Set where the arm should be now: angles f64[j] in rad, opening of the gripper in m."""
+
+    @abstractmethod
+    def damp(self) -> None:
+        """Go soft: no stiffness, damping, gravity compensated where the arm can."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Disconnect; never raises."""
+
+
+@dataclass(frozen=True)
+class JointTrajectory:
+    """Where the arm should be at which time.
+
+    Args:
+        time: f64[n], ascending, on the keeper's clock, s.
+        q: f64[n, j], rad.
+        opening: f64[n], m.
+        valid_until: f64[n]: at this time a way-point is no longer headed for, s.
+    """
+
+    time: Array
+    q: Array
+    opening: Array
+    valid_until: Array
+
+    def __post_init__(self) -> None:
+        count = len(self.time)
+        shapes = [np.shape(part) for part in (self.time, self.opening, self.valid_until)]
+        if count < 1 or shapes != [(count,)] * 3 or np.ndim(self.q) != 2 or len(self.q) != count:
+            raise BadShape(
+                f"time, opening and valid_until have shapes {shapes} and q {np.shape(self.q)}, expected (n,) three "
+                "times and (n, j), with at least one way-point."
+            )

@@ -1,0 +1,168 @@
+"""Check a trajectory before any of it is sent: as a whole it is carried out, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from uva_lightning.robot.arm import JointTrajectory
+from uva_lightning.robot.arm_model import ArmModel
+from uva_lightning.robot.chain import Array
+from uva_lightning.robot.errors import BadShape, NonFinite, OutOfLimits, RobotConfigError, Stale
+from uva_lightning.robot.inverse import rotation_vector
+from uva_lightning.robot.limits import Limits
+
+SPACING = 0.02
+"""Time between the places of a path that are checked, s."""
+FINGER = 0.02
+"""Half the thickness of a finger, m."""
+STOPPING = 0.03
+"""Kept from the walls of the workspace on top, m: what braking from full speed takes."""
+ROUNDING = 1e-6
+LONGEST = 5.0
+"""Seconds that a trajectory may reach into the future."""
+
+
+class Guard:
+    """Limits of one arm.
+
+    Args:
+        model: Of the arm.
+        limits: Its limits.
+
+    Raises:
+        RobotConfigError: They are wider than the arm's own.
+    """
+
+    def __init__(self, model: ArmModel, limits: Limits) -> None:
+        self.model, self.limits = model, limits
+        self.lower, self.upper = model.lower + limits.joint_margin, model.upper - limits.joint_margin
+        if limits.joint_velocity > model.velocity.min():
+            raise RobotConfigError(
+                f"limits.joint_velocity is {limits.joint_velocity} rad/s, expected at most "
+                f"{model.velocity.min():g}, which {model.name} can do."
+            )
+        if (self.lower >= self.upper).any():
+            raise RobotConfigError(f"limits.joint_margin is {limits.joint_margin} rad, which leaves a joint no room.")
+
+    def check(self, trajectory: JointTrajectory, now: float, q: Array, opening: float) -> None:
+        """Check where it leads, how fast, and when.
+
+        Args:
+            trajectory: What was asked for.
+            now: On the keeper's clock, s.
+            q: Where the arm was sent last, f64[j] in rad; the way from there counts.
+            opening: The same of the gripper, m.
+
+        Raises:
+            BadShape: It is of another arm.
+            NonFinite: A number is not finite.
+            Stale: It begins in the past, ends too far ahead, or is not valid by then.
+            OutOfLimits: It leaves a limit somewhere on the way.
+        """
+        if trajectory.q.shape[1] != len(q):
+            raise BadShape(f"The trajectory has {trajectory.q.shape[1]} joints, expected {len(q)}.")
+        parts = (trajectory.time, trajectory.q, trajectory.opening, trajectory.valid_until)
+        if bad := sum(int((~np.isfinite(part)).sum()) for part in parts):
+            raise NonFinite(f"{bad} numbers of the trajectory are not finite.")
+        self._check_times(trajectory, now)
+        time = np.concatenate(([now], trajectory.time))
+        angles = np.concatenate((q[None], trajectory.q))
+        openings = np.concatenate(([opening], trajectory.opening))
+        self._check_joints(time, angles)
+        self._check_gripper(time, openings)
+        self._check_tool(time, angles, openings)
+
+    def corners(self, pose: Array, opening: float) -> Array:
+        """Give the outer corners of both fingers, f64[4, 3] in m in the frame of the base."""
+        half = 0.5 * opening + FINGER
+        own = np.array([(0.0, side * half, height * FINGER) for side in (-1, 1) for height in (-1, 1)])
+        corners: Array = own @ pose[:3, :3].T + pose[:3, 3]
+        return corners
+
+    def _check_times(self, trajectory: JointTrajectory, now: float) -> None:
+        steps = np.diff(trajectory.time)
+        if (steps <= 0).any():
+            raise Stale(
+                f"Way-point {int(steps.argmin()) + 1} is not later than the one before, expected ascending times."
+            )
+        if trajectory.time[0] <= now:
+            raise Stale(
+                f"The first way-point was due {now - trajectory.time[0]:.3f} s ago, expected one in the future; "
+                "observe again, or plan faster."
+            )
+        if trajectory.time[-1] > now + LONGEST:
+            raise Stale(
+                f"The last way-point is {trajectory.time[-1] - now:.1f} s ahead, expected at most {LONGEST:g} s; "
+                "do the clocks agree?"
+            )
+        if (trajectory.valid_until < trajectory.time).any():
+            number = int((trajectory.valid_until < trajectory.time).argmax())
+            raise Stale(f"Way-point {number} is no longer valid when it is due, expected valid_until at or after it.")
+
+    def _check_joints(self, time: Array, angles: Array) -> None:
+        within = (angles[1:] >= self.lower - ROUNDING) & (angles[1:] <= self.upper + ROUNDING)
+        if not within.all():
+            step, joint = np.argwhere(~within)[0]
+            raise OutOfLimits(
+                f"Way-point {step} has joint {joint + 1} at {angles[step + 1, joint]:.3f} rad, expected "
+                f"{self.lower[joint]:.3f} to {self.upper[joint]:.3f}."
+            )
+        durations = np.diff(time)[:, None]
+        velocity = np.diff(angles, axis=0) / durations
+        self._check_most("joint velocity", np.abs(velocity).max(axis=1), self.limits.joint_velocity, "rad/s")
+        middle = 0.5 * (durations[1:] + durations[:-1])
+        acceleration = np.abs(np.diff(velocity, axis=0) / middle).max(axis=1, initial=0.0)
+        self._check_most("joint acceleration", acceleration, self.limits.joint_acceleration, "rad/s^2")
+
+    def _check_gripper(self, time: Array, openings: Array) -> None:
+        width = self.model.gripper_width
+        if openings[1:].min() < -ROUNDING or openings[1:].max() > width + ROUNDING:
+            raise OutOfLimits(
+                f"The gripper would open {openings[1:].min():.3f} to {openings[1:].max():.3f} m, expected 0 to {width}."
+            )
+        speed = np.abs(np.diff(openings) / np.diff(time))
+        self._check_most("gripper speed", speed, self.limits.gripper_speed, "m/s")
+
+    def _check_tool(self, time: Array, angles: Array, openings: Array) -> None:
+        before, limits = None, self.limits
+        low = np.asarray(limits.workspace_min) + STOPPING
+        high = np.asarray(limits.workspace_max) - STOPPING
+        for moment, q, opening in self._path(time, angles, openings):
+            pose = self.model.chain.forward(q)
+            corners = self.corners(pose, opening)
+            if before is not None and ((corners < low) | (corners > high)).any():  # from outside it may come back
+                raise OutOfLimits(
+                    f"The fingers would be at {corners.min(axis=0).round(3).tolist()} to "
+                    f"{corners.max(axis=0).round(3).tolist()} m, expected within {low.round(3).tolist()} to "
+                    f"{high.round(3).tolist()}, the workspace less {STOPPING} m to stop in."
+                )
+            singular = float(np.linalg.svd(self.model.chain.jacobian(q), compute_uv=False)[-1])
+            if before is not None and singular < limits.singular:
+                raise OutOfLimits(
+                    f"The arm would come near a singularity (smallest singular value {singular:.4f}), expected at "
+                    f"least {limits.singular:g}; choose another way."
+                )
+            if before is not None:
+                passed, earlier = moment - before[0], before[1]
+                speed = float(np.linalg.norm(pose[:3, 3] - earlier[:3, 3])) / passed
+                turn = float(np.linalg.norm(rotation_vector(pose[:3, :3] @ earlier[:3, :3].T))) / passed
+                self._check_most("tool speed", np.array([speed]), limits.eef_speed, "m/s")
+                self._check_most("tool turning", np.array([turn]), limits.eef_turn, "rad/s")
+            before = (moment, pose)
+
+    def _path(self, time: Array, angles: Array, openings: Array) -> Iterator[tuple[float, Array, float]]:
+        """Give close places of the way, the first where it begins."""
+        count = max(2, int(np.ceil((time[-1] - time[0]) / SPACING)) + 1)
+        for moment in np.unique(np.concatenate((np.linspace(time[0], time[-1], count), time)).round(6)):
+            q = np.array([np.interp(moment, time, column) for column in angles.T])
+            yield float(moment), q, float(np.interp(moment, time, openings))
+
+    @staticmethod
+    def _check_most(what: str, values: Array, limit: float, unit: str) -> None:
+        if values.size and values.max() > limit * (1 + ROUNDING):
+            raise OutOfLimits(
+                f"The {what} would be {values.max():.3f} {unit} at way-point {int(values.argmax())}, expected at most "
+                f"{limit:g} {unit}; slow down or come nearer first."
+            )
