@@ -59,7 +59,7 @@ def test_the_solver_finds_its_way_back(name, case):
     assert (found <= arm.upper).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(ARMS), st.lists(st.floats(0.02, 0.98), min_size=6, max_size=6), st.integers(0, 1000))
 def test_nearby_poses_are_reached_and_no_limit_is_passed(name, place, seed):
     arm = arm_model(name)

@@ -136,7 +136,7 @@ ASKED = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(ASKED, min_size=1, max_size=8),
     st.sampled_from((WIDE, Limits(), Limits(eef_speed=0.05, joint_velocity=0.5))),

@@ -47,7 +47,7 @@ def test_tool_frame_is_umis(model):
         np.testing.assert_allclose(eef_pose(tool_pose(eef)), eef, atol=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32))
 def test_there_and_back(seed):
     poses, openings = walk(seed)

@@ -19,8 +19,8 @@ from uva_lightning.robot.guard import Guard
 from uva_lightning.robot.limits import Limits
 from uva_lightning.robot.tracker import Tracker
 
-SAFETY = 0.98
-"""Share of the tool's speed limits at which set-points are slowed down: the Jacobian changes within a period."""
+SAFETY = 0.9
+"""Share of the tool's speed limits at which set-points are slowed down: the Jacobian changes while it brakes."""
 
 
 class Mode(StrEnum):

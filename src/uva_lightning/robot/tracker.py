@@ -42,8 +42,9 @@ class Tracker:
 
     def step(self, wished: Array) -> Array:
         """Go on by one period, as near to the wished velocity f64[k] as all limits allow; give the new place."""
-        change = self.acceleration * self.period
-        velocity = self.velocity + np.clip(wished - self.velocity, -change, change)
+        change = wished - self.velocity
+        # all axes alike: where old and new velocity keep a limit of the tool, so does what lies between them
+        velocity = self.velocity + change / max(1.0, float((np.abs(change) / (self.acceleration * self.period)).max()))
         velocity = np.clip(velocity, -self._fastest(self.place - self.lower), self._fastest(self.upper - self.place))
         velocity = np.clip(velocity, -self.velocity_limit, self.velocity_limit)
         self.velocity = velocity
