@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC
+
 import pytest
 import torch
 
-from uva_lightning.balance import FixedWeights, LossScale, split_terms
+from uva_lightning.balance import FixedWeights, LossScale, Term, collect_terms, own_losses
+from uva_lightning.global_batch import GlobalBatch
+from uva_lightning.model.heads.base import Errors
 from uva_lightning.objectives.inverse_dynamics import InverseDynamics
 from uva_lightning.objectives.policy_planner import PolicyPlanner
 from uva_lightning.objectives.video_model import VideoModel
 from uva_lightning.sampler import Plan
+from uva_lightning.types import Tokens, Visible
 
 
 def plan(weight=1.0):
@@ -18,28 +23,33 @@ def plan(weight=1.0):
     return Plan(torch.arange(8), rows, objectives)
 
 
+LATENT = torch.zeros(8, 1, 1, 1)
+KEYS = [("video", "video"), ("joint", "video"), ("joint", "action"), ("inverse", "action")]
+
+
 def terms(*values):
-    names = [("video", "video"), ("joint", "video"), ("joint", "action"), ("inverse", "action")]
-    return {name: torch.tensor(value) for name, value in zip(names, values, strict=True)}
+    return {name: Term(torch.tensor(value), torch.tensor(value)) for name, value in zip(KEYS, values, strict=True)}
 
 
-def test_each_objective_gets_the_mean_over_its_own_rows():
-    losses = {"video": torch.tensor([1.0, 2.0, 3.0, 7.0]), "action": torch.arange(7.0)}
-    split = {key: float(value) for key, value in split_terms(plan(), losses).items()}
-    assert split == {
-        ("video", "video"): 1.0,
-        ("joint", "video"): 4.0,
-        ("joint", "action"): 1.0,
-        ("inverse", "action"): 4.5,
-    }
+def ones(values):
+    return Errors(values, torch.ones(len(values), dtype=torch.long))
+
+
+def means(found):
+    return {key: float(term.mean) for key, term in found.items()}
+
+
+def test_each_objective_gets_the_mean_over_the_hidden_tokens_of_its_own_rows():
+    video = Errors(torch.tensor([1.0, 2.0, 3.0, 7.0]), torch.tensor([2, 1, 0, 3]))
+    found = means(collect_terms(plan(), {"video": video, "action": ones(torch.arange(7.0))}, {}))
+    assert found == dict(zip(KEYS, [0.5, 3.0, 1.0, 4.5], strict=True))
 
 
 def test_rows_that_are_not_contiguous_are_split_as_well():
     objectives = {"joint": PolicyPlanner(), "video": VideoModel(), "inverse": InverseDynamics()}
     scattered = Plan(torch.arange(4), {"joint": slice(0, 1), "video": slice(1, 3), "inverse": slice(3, 4)}, objectives)
-    losses = {"video": torch.tensor([1.0, 2.0, 4.0]), "action": torch.tensor([8.0, 16.0])}
-    split = {key: float(value) for key, value in split_terms(scattered, losses).items()}
-    assert split == {
+    losses = {"video": ones(torch.tensor([1.0, 2.0, 4.0])), "action": ones(torch.tensor([8.0, 16.0]))}
+    assert means(collect_terms(scattered, losses, {})) == {
         ("joint", "video"): 1.0,
         ("joint", "action"): 8.0,
         ("video", "video"): 3.0,
@@ -47,8 +57,68 @@ def test_rows_that_are_not_contiguous_are_split_as_well():
     }
 
 
+class Two(GlobalBatch):
+    """Two processes without processes: what the other one adds is given."""
+
+    def sums(self, values):
+        return values.detach() + self.other
+
+
+def test_means_are_over_the_samples_of_all_processes():
+    """The mean of the processes' gradients is the gradient of the mean over all of them."""
+    values = torch.tensor([[1.0, 2.0, 6.0], [10.0, 0.0, 0.0]], requires_grad=True)
+    counts = torch.tensor([[1, 2, 3], [4, 0, 0]])
+    simple = Plan(torch.arange(3), {"video": slice(0, 3)}, {"video": VideoModel()})
+    losses = []
+    for rank in (0, 1):
+        whole = Two(3, rank, 2)
+        object.__setattr__(whole, "other", torch.stack([values[1 - rank].sum(), counts[1 - rank].sum()]).detach())
+        found = collect_terms(simple, {"video": Errors(values[rank], counts[rank])}, {}, whole)
+        assert float(found["video", "video"].mean) == pytest.approx(1.9)
+        assert not found["video", "video"].mean.requires_grad
+        losses.append(found["video", "video"].loss)
+    assert float(sum(losses) / 2) == pytest.approx(1.9)
+    (gradient,) = torch.autograd.grad(sum(losses) / 2, values)
+    assert torch.allclose(gradient, torch.full((2, 3), 0.1))
+
+
+def test_what_nobody_serves_is_zero_and_stays_in_the_graph():
+    rows = {"video": slice(0, 2), "joint": slice(2, 2), "inverse": slice(2, 2)}
+    empty = Plan(torch.arange(2), rows, plan().objectives, {"video": 1.0, "joint": 0.0, "inverse": 0.0})
+    weight = torch.ones((), requires_grad=True)
+    heads = {"video": ones(weight * torch.tensor([1.0, 3.0])), "action": ones(weight * torch.zeros(0))}
+    found = collect_terms(empty, heads, {})
+    assert means(found) == dict(zip(KEYS, [2.0, 0.0, 0.0, 0.0], strict=True))
+    assert all(term.loss.requires_grad for term in found.values())
+    scale = LossScale()
+    assert float(scale(empty, found, LATENT)) == pytest.approx(1.0)
+    assert set(scale.get_extra_state()) == {"video\tvideo"}, "what has no samples moves no running mean"
+
+
+def test_an_objectives_own_losses_are_one_number_per_sample():
+    class Own(VideoModel, ABC):  # a base class is not registered
+        def loss_terms(self, latent, tokens, seen):
+            return {"size": latent.flatten(1).square().sum(dim=1)}
+
+    class Mean(Own, ABC):
+        def loss_terms(self, latent, tokens, seen):
+            return {"size": latent.square().mean()}
+
+    tokens = Tokens({"video": torch.zeros(4, 1, 1, 1)})
+    latent = torch.arange(4.0).view(4, 1, 1, 1)
+    rows = {"own": slice(0, 1), "other": slice(1, 4), "none": slice(4, 4)}
+    mixed = Plan(torch.arange(4), rows, {"own": VideoModel(), "other": Own(), "none": Own()})
+    own = own_losses(mixed, latent, tokens, Visible.only(tokens))
+    assert own["other", "size"].tolist() == [1.0, 4.0, 9.0]
+    assert own["none", "size"].shape == (0,)
+    assert means(collect_terms(mixed, {"video": ones(torch.zeros(4))}, own))["other", "size"] == pytest.approx(14 / 3)
+    wrong = Plan(torch.arange(4), {"bad": slice(0, 4)}, {"bad": Mean()})
+    with pytest.raises(ValueError, match=r"Loss 'size' of .*'bad' has shape \[\] for 4 samples, expected \[4\]"):
+        own_losses(wrong, latent, tokens, Visible.only(tokens))
+
+
 def test_the_loss_is_the_sum_by_share_weight_and_factor():
-    loss = FixedWeights({"video": 0.5})(plan(weight=3.0), terms(1.0, 10.0, 100.0, 1000.0))
+    loss = FixedWeights({"video": 0.5})(plan(weight=3.0), terms(1.0, 10.0, 100.0, 1000.0), LATENT)
     assert float(loss) == pytest.approx((1 / 8) * 0.5 * 1 + (3 / 8) * 3 * (0.5 * 10 + 100) + (4 / 8) * 1000)
 
 
@@ -56,50 +126,57 @@ def test_equal_weights_give_the_mean_over_samples():
     losses = torch.arange(1.0, 9.0)
     objectives = {"video": VideoModel(), "inverse": InverseDynamics()}
     simple = Plan(torch.arange(8), {"video": slice(0, 2), "inverse": slice(2, 8)}, objectives)
-    split = split_terms(simple, {"video": losses[:2], "action": losses[2:]})
-    assert float(FixedWeights()(simple, split)) == pytest.approx(float(losses.mean()))
+    split = collect_terms(simple, {"video": ones(losses[:2]), "action": ones(losses[2:])}, {})
+    assert float(FixedWeights()(simple, split, LATENT)) == pytest.approx(float(losses.mean()))
+
+
+def test_the_share_that_counts_is_that_of_all_processes():
+    shared = Plan(plan().order, plan().served, plan().objectives, {"video": 0.5, "joint": 0.0, "inverse": 0.5})
+    assert float(FixedWeights()(shared, terms(1.0, 10.0, 100.0, 1000.0), LATENT)) == pytest.approx(500.5)
 
 
 def test_gradients_pass_through_the_balance_but_not_through_the_scale():
     for balancer in (FixedWeights(), LossScale()):
-        values = {key: value.requires_grad_() for key, value in terms(2.0, 4.0, 8.0, 16.0).items()}
-        balancer(plan(), values).backward()
+        losses = {
+            key: Term(mean.clone().requires_grad_(), mean) for key, (_, mean) in terms(2.0, 4.0, 8.0, 16.0).items()
+        }
+        balancer(plan(), losses, LATENT).backward()
         factor = 1.0 if isinstance(balancer, FixedWeights) else 1 / 16
-        assert float(values["inverse", "action"].grad) == pytest.approx(factor * 4 / 8)
+        assert float(losses["inverse", "action"].loss.grad) == pytest.approx(factor * 4 / 8)
 
 
 def test_scaled_losses_count_alike_whatever_their_units():
     scale = LossScale()
-    assert float(scale(plan(), terms(1e-4, 1.0, 50.0, 1e6))) == pytest.approx(1 / 8 + 2 * 3 / 8 + 4 / 8)
+    assert float(scale(plan(), terms(1e-4, 1.0, 50.0, 1e6), LATENT)) == pytest.approx(1 / 8 + 2 * 3 / 8 + 4 / 8)
 
 
 def test_the_scale_is_a_running_mean():
     scale = LossScale(decay=0.75)
     for value in (4.0, 8.0, 0.0):
-        factors = scale.factors({("a", "video"): torch.tensor(value)})
-    assert factors["a", "video"] == pytest.approx(1 / (0.75 * (0.75 * 4 + 0.25 * 8)))
+        factors = scale.factors(plan(), {KEYS[0]: Term(torch.tensor(torch.nan), torch.tensor(value))}, LATENT)
+    assert float(factors[KEYS[0]]) == pytest.approx(1 / (0.75 * (0.75 * 4 + 0.25 * 8)))
 
 
 def test_a_loss_of_zero_does_not_divide_by_zero():
-    loss = LossScale()(plan(), terms(0.0, 0.0, 0.0, 0.0))
+    loss = LossScale()(plan(), terms(0.0, 0.0, 0.0, 0.0), LATENT)
     assert loss.isfinite()
 
 
 def test_validation_moves_no_scale():
     scale = LossScale()
-    scale(plan(), terms(1.0, 1.0, 1.0, 1.0))
+    scale(plan(), terms(1.0, 1.0, 1.0, 1.0), LATENT)
     before = scale.get_extra_state()
     scale.eval()
-    assert float(scale(plan(), terms(5.0, 5.0, 5.0, 5.0))) == pytest.approx(5 * (1 / 8 + 2 * 3 / 8 + 4 / 8))
+    assert float(scale(plan(), terms(5.0, 5.0, 5.0, 5.0), LATENT)) == pytest.approx(5 * (1 / 8 + 2 * 3 / 8 + 4 / 8))
     assert scale.get_extra_state() == before
 
 
 def test_the_scales_are_in_the_checkpoint():
     scale, other = LossScale(), LossScale()
-    scale(plan(), terms(1.0, 2.0, 3.0, 4.0))
+    scale(plan(), terms(1.0, 2.0, 3.0, 4.0), LATENT)
     other.load_state_dict(scale.state_dict())
     later = terms(5.0, 6.0, 7.0, 8.0)
-    assert float(other(plan(), later)) == float(scale(plan(), later))
+    assert float(other(plan(), later, LATENT)) == float(scale(plan(), later, LATENT))
 
 
 def test_a_decay_out_of_range_is_refused():

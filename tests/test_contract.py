@@ -12,6 +12,7 @@ import torch
 from uva_lightning.balance import Balancer, FixedWeights, LossScale
 from uva_lightning.commands.discovery import import_components
 from uva_lightning.curriculum import Curriculum, Stage
+from uva_lightning.draws import seeded
 from uva_lightning.model.fitted import fit_together
 from uva_lightning.model.heads.aggregate import Aggregator, ConvFC, ConvOri, TokenConv, TokenFC, TokenMLP
 from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, Head, Sampling, VideoHead
@@ -22,7 +23,7 @@ from uva_lightning.model.tokenizers.linear_patches import LinearPatches
 from uva_lightning.model.transformer import LatentTransformer
 from uva_lightning.module import UVAModule
 from uva_lightning.objective import registry
-from uva_lightning.sampler import ObjectiveSampler, OneObjectivePerBatch, seeded
+from uva_lightning.sampler import ObjectiveSampler, OneObjectivePerBatch
 from uva_lightning.types import Batch, DataSpec, Tokens, Visible
 
 import_components()
@@ -146,7 +147,7 @@ def hidden_changed(values, seen, how):
 
 
 def head_losses(module, objective, latent, values, seen):
-    return {name: module.heads[name].loss(latent, values, seen).mean() for name in objective.predicts}
+    return {name: module.heads[name].loss(latent, values, seen).means.mean() for name in objective.predicts}
 
 
 def copied(values):
@@ -267,11 +268,11 @@ def test_a_step_of_all_objectives_is_finite_and_repeatable(video, action):
     data = batch()
     results = []
     for seed in (0, 0, 1):
-        torch.manual_seed(seed)
-        plan, terms = module.losses(data, step=2)
-        results.append(module.balancer(plan, terms).item())
+        module.seed = seed
+        plan, terms, latent = module.losses(data, step=2)
+        results.append(module.balancer(plan, terms, latent).item())
         assert set(terms) == {(name, m) for name in plan.served for m in OBJECTIVES[name].predicts}
-        assert all(loss.isfinite() and loss.ndim == 0 for loss in terms.values())
+        assert all(value.isfinite() and value.ndim == 0 for term in terms.values() for value in term)
     assert results[0] == results[1] != results[2]
 
 
@@ -282,9 +283,8 @@ def test_every_sampler_and_balancer_gives_a_loss_that_trains(sampler, balancer):
     data = batch()
     before = (copied(data.video), data.action.clone(), copied(data.state), copied(data.present))
     for step in range(5):
-        torch.manual_seed(step)
-        plan, terms = module.losses(data, step)
-        loss = module.balancer(plan, terms)
+        plan, terms, latent = module.losses(data, step)
+        loss = module.balancer(plan, terms, latent)
         loss.backward()
         assert loss.isfinite()
         assert loss.ndim == 0

@@ -11,11 +11,9 @@ from uva_lightning.callbacks.ema import EMA
 from uva_lightning.callbacks.stage_start import StageStart
 from uva_lightning.curriculum import Curriculum, Stage
 from uva_lightning.objectives.forward_dynamics import ForwardDynamics
-from uva_lightning.objectives.policy_planner import PolicyPlanner
 from uva_lightning.objectives.robot_policy import RobotPolicy
 from uva_lightning.objectives.video_model import VideoModel
 from uva_lightning.optim import AdamWCosine
-from uva_lightning.sampler import ObjectiveSampler
 
 PRESENT = {"video": torch.ones(10, dtype=torch.bool), "action": torch.ones(10, dtype=torch.bool)}
 TWO = {"video": Stage({"video": 1.0}, steps=5), "joint": Stage({"video": 1.0, "policy": 2.0})}
@@ -55,16 +53,6 @@ def test_one_stage_alone():
     assert served(joint, range(30)) == {"policy": 200, "video": 100, "forward": 0}
     video = Curriculum({"video": VideoModel()}, {"video": TWO["video"], "joint": Stage({"policy": 1})}, only="video")
     assert served(video, range(2)) == {"video": 20}  # the other stage may name what this run does not have
-
-
-def test_it_knows_whether_every_head_is_trained_all_the_time():
-    assert not Curriculum(objectives(), TWO).serves_all
-    assert Curriculum(objectives(), TWO, only="joint").serves_all  # forward dynamics waits, but video has its head
-    pair = {"video": VideoModel(), "joint": PolicyPlanner()}
-    assert not Curriculum(pair, {"a": Stage({"video": 1}, 3), "b": Stage({"joint": 1})}).serves_all
-    assert Curriculum(pair, {"b": Stage({"joint": 1})}).serves_all
-    assert ObjectiveSampler(pair).serves_all
-    assert not ObjectiveSampler(pair, {"video": 1.0, "joint": 0.0}).serves_all
 
 
 @pytest.mark.parametrize(

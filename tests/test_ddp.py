@@ -74,13 +74,3 @@ def test_two_processes_train_on_a_mixture_in_the_same_shares(tmp_path, tiny_data
         "near",
         "far",
     }
-
-
-@pytest.mark.slow
-def test_one_objective_per_batch_needs_a_search_for_unused_parameters(tmp_path, tiny_data):
-    sampler = "--model.sampler=OneObjectivePerBatch"
-    refused = fit(tmp_path, tiny_data.path, sampler)
-    assert refused.returncode != 0
-    assert "ddp_find_unused_parameters_true" in refused.stderr
-    accepted = fit(tmp_path, tiny_data.path, sampler, "--trainer.strategy=ddp_find_unused_parameters_true")
-    assert accepted.returncode == 0, accepted.stderr[-2000:]

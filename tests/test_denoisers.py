@@ -154,12 +154,36 @@ def test_several_draws_are_averaged_per_row(make):
     process = shake(make(3, draws=64))
     single = shake(make(3, draws=1))
     target, condition = torch.randn(2, 3).clamp(-0.9, 0.9), torch.randn(2, 4)
-    torch.manual_seed(0)
-    rows = process.loss(target, condition)
-    torch.manual_seed(0)
-    repeated = single.loss(target.repeat(64, 1), condition.repeat(64, 1)).view(64, 2).mean(dim=0)
+    normal = torch.randn(2, 64, 4)
+    rows = process.loss(target, condition, process.noising(normal))
+    each = single.noising(normal.flatten(0, 1)[:, None])
+    repeated = (
+        single.loss(target.repeat_interleave(64, 0), condition.repeat_interleave(64, 0), each).view(2, 64).mean(1)
+    )
     assert rows.shape == (2,)
     assert torch.allclose(rows, repeated, rtol=1e-4)
+
+
+def test_levels_have_the_distribution_that_training_wants():
+    normal = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
+    levels = diffusion(3).levels(normal)
+    counts = torch.histc(levels.float(), 10, 0, 1000)
+    assert levels.min() >= 0
+    assert levels.max() <= 999
+    assert counts.min() > 1800, "all as likely"
+    assert diffusion(3).levels(torch.tensor([-20.0, 20.0])).tolist() == [0, 999]
+    times = flow(3, time_mean=1.0, time_std=0.5).levels(normal).logit()
+    assert float(times.mean()) == pytest.approx(1.0, abs=0.02)
+    assert float(times.std()) == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("make", [diffusion, flow])
+def test_a_loss_of_no_rows_reaches_every_parameter(make):
+    process = make(3)
+    none = process.loss(torch.randn(0, 3), torch.randn(0, 4), process.noising(torch.randn(0, 2, 4)))
+    none.sum().backward()
+    assert none.shape == (0,)
+    assert all(p.grad is not None and not p.grad.any() for p in process.parameters())
 
 
 # -- sampling ---------------------------------------------------------------------------------------------------------
@@ -227,10 +251,9 @@ def test_rows_do_not_see_each_other(make):
     target, condition, noise = torch.randn(4, 3), torch.randn(4, 4), torch.randn(4, 3)
     together = process.sample(condition, noise, 5, 0.0)
     assert torch.allclose(together[2:3], process.sample(condition[2:3], noise[2:3], 5, 0.0), atol=1e-5)
-    torch.manual_seed(0)
-    before = process.loss(target, condition)
-    torch.manual_seed(0)
-    after = process.loss(torch.cat([target[:3], target[3:] + 1]), condition)
+    at = process.noising(torch.randn(4, 1, 4))
+    before = process.loss(target, condition, at)
+    after = process.loss(torch.cat([target[:3], target[3:] + 1]), condition, at)
     assert torch.allclose(before[:3], after[:3])
     assert not torch.allclose(before[3], after[3])
 
@@ -243,7 +266,7 @@ def test_flow_learns_two_points():
     for _ in range(400):
         target = torch.where(torch.rand(256, 1) < 0.25, 1.0, -1.0)
         optimizer.zero_grad()
-        process.loss(target, condition).mean().backward()
+        process.loss(target, condition, process.noising(torch.randn(256, 1, 2))).mean().backward()
         optimizer.step()
     with torch.no_grad():
         samples = process.sample(torch.zeros(2000, 1), torch.randn(2000, 1), 20)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from uva_lightning.draws import Draws
 from uva_lightning.model.heads.aggregate import ConvFC, ConvOri, TokenConv, TokenFC, TokenMLP
 from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, Sampling, VideoHead
+from uva_lightning.model.heads.denoiser import Noising
 from uva_lightning.model.heads.diffusion import GaussianDiffusion
 from uva_lightning.model.heads.flow import FlowMatching
 from uva_lightning.model.streams import Shape
@@ -82,13 +85,12 @@ def latent_and_tokens(official_head):
     return latent.view(2, 4, 256, 64), tokens, Visible.only(tokens)
 
 
-def test_the_loss_of_every_action_head_is_uvas(official, official_head, monkeypatch):
+def test_the_loss_of_every_action_head_is_uvas(official, official_head):
     name, head = official
     latent, tokens, seen = latent_and_tokens(official_head)
-    monkeypatch.setattr(torch, "randint", lambda *_, **__: official_head["t"])
-    monkeypatch.setattr(torch, "randn_like", lambda _: official_head["noise"])
+    at = Noising(official_head["t"].long().view(2, 16, 1), official_head["noise"].view(2, 16, 1, 10))
     with torch.no_grad():
-        loss = head.loss(latent, tokens, seen).mean()
+        loss = head.loss(latent, tokens, seen, at).means.mean()
     assert float(loss) == pytest.approx(float(official_head[f"{name}/loss"]), rel=1e-5)
 
 
@@ -123,11 +125,11 @@ def test_visible_places_neither_count_nor_cost():
     head, (latent, tokens, seen) = shake(VideoHead(SHAPE, flow)), video_tokens()
     rows = []
     head.denoiser.net.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
-    torch.manual_seed(1)
-    loss = head.loss(latent, tokens, seen)
+    normal = Draws(0, 0, torch.arange(3)).normal
+    loss = head.loss(latent, tokens, seen, partial(normal, "noise"))
     other = Tokens({**tokens, "video": tokens.video.where(~seen.video[..., None], 99.0)})
-    torch.manual_seed(1)
-    assert loss.equal(head.loss(latent, other, seen))
+    assert loss.sums.equal(head.loss(latent, other, seen, partial(normal, "noise")).sums)
+    assert loss.counts.tolist() == [8, 8, 8]
     assert rows == [3 * 2 * 4] * 2
 
 
@@ -135,12 +137,13 @@ def test_the_video_loss_is_the_mean_over_each_samples_own_hidden_tokens():
     head, (latent, tokens, seen) = shake(VideoHead(SHAPE, flow)), video_tokens()
     seen.video[0] = True
     seen.video[1, :, :5] = True
-    torch.manual_seed(1)
-    loss = head.loss(latent, tokens, seen).detach()
-    hidden = ~seen.video
-    torch.manual_seed(1)
-    rows = head.denoiser.loss(tokens.video[hidden], latent[hidden]).detach()
-    assert loss.tolist() == pytest.approx([0.0, float(rows[:2].mean()), float(rows[2:].mean())])
+    hidden, at = ~seen.video, head.denoiser.noising(torch.randn(3, 12, 1, 4))
+    errors = head.loss(latent, tokens, seen, at)
+    chosen = Noising(*(values[hidden.flatten(1)] for values in at))
+    rows = head.denoiser.loss(tokens.video[hidden], latent[hidden], chosen).detach()
+    assert errors.counts.tolist() == [0, 2, 8]
+    assert errors.sums.tolist() == pytest.approx([0.0, float(rows[:2].sum()), float(rows[2:].sum())])
+    assert errors.means.tolist() == pytest.approx([0.0, float(rows[:2].mean()), float(rows[2:].mean())])
 
 
 def test_a_residual_head_predicts_the_difference_to_the_last_frame():
@@ -148,10 +151,8 @@ def test_a_residual_head_predicts_the_difference_to_the_last_frame():
     plain = shake(VideoHead(SHAPE, flow, steps=3))
     last = tokens.past_video[:, -1:]
     difference = Tokens({**tokens, "video": tokens.video - last})
-    torch.manual_seed(1)
-    loss = head.loss(latent, tokens, seen)
-    torch.manual_seed(1)
-    assert torch.allclose(loss, plain.loss(latent, difference, seen))
+    at = head.denoiser.noising(torch.randn(3, 12, 1, 4))
+    assert torch.allclose(head.loss(latent, tokens, seen, at).sums, plain.loss(latent, difference, seen, at).sums)
     noise, hidden = torch.randn(3, 2, 6, 3), ~seen.video
     made, moved = (h.sample(latent, tokens, seen, noise) for h in (head, plain))
     assert torch.allclose(made[hidden], (moved + last)[hidden], atol=1e-6)
@@ -172,17 +173,36 @@ def test_visible_actions_do_not_count_and_come_back(kind):
     seen, latent = Visible.only(tokens), torch.randn(2, 2, 6, 8)
     seen.action[0] = True
     seen.action[1, :3] = True
-    torch.manual_seed(0)
-    loss = head.loss(latent, tokens, seen)
-    assert loss[0] == 0
-    assert loss[1] > 0
+    count = 4 if kind is ActionHead else 1
+    at = head.denoiser.noising(torch.randn(2, count, 1, 1 + 12 // count))
+    loss = head.loss(latent, tokens, seen, at)
+    assert loss.counts.tolist() == [0, 1]
+    assert loss.sums[0] == 0
+    assert loss.sums[1] > 0
     if kind is ActionHead:
-        torch.manual_seed(0)
-        rows = head.denoiser.loss(tokens.action.flatten(0, 1), head.aggregate(latent).flatten(0, 1))
-        assert float(loss[1]) == pytest.approx(float(rows[7]))
+        every = Noising(*(values.flatten(0, 1) for values in at))
+        rows = head.denoiser.loss(tokens.action.flatten(0, 1), head.aggregate(latent).flatten(0, 1), every)
+        assert float(loss.sums[1]) == pytest.approx(float(rows[7]))
     made = head.sample(latent, tokens, seen, torch.randn(2, 4, 3))
     assert made[seen.action].equal(tokens.action[seen.action])
     assert not made[~seen.action].equal(tokens.action[~seen.action])
+
+
+@pytest.mark.parametrize("aggregator", [ConvFC, ConvOri, TokenConv, TokenFC, TokenMLP])
+@pytest.mark.parametrize("denoiser", [flow, lambda c, k: GaussianDiffusion(c, k, width=8, depth=1)])
+def test_heads_without_samples_know_all_their_parameters(aggregator, denoiser):
+    """Other processes may have samples in the same step."""
+    kind = ActionChunkHead if aggregator is TokenMLP else ActionHead
+    action, video = kind(SHAPE, denoiser, aggregator), VideoHead(SHAPE, denoiser, residual=True)
+    latent, tokens, seen = video_tokens()
+    tokens = Tokens({**tokens, "action": torch.randn(3, 4, 3)}, {"action": torch.ones(3, 3, dtype=torch.bool)})
+    seen = Visible({**seen, "action": torch.zeros(3, 4, dtype=torch.bool)})
+    none = slice(0, 0)
+    for head in (action, video):
+        errors = head.loss(latent[none], tokens.rows(none), seen.rows(none))
+        assert errors.sums.shape == errors.counts.shape == (0,)
+        errors.sums.sum().backward()
+        assert all(p.grad is not None and not p.grad.any() for p in head.parameters())
 
 
 def test_a_chunk_is_one_row_and_its_actions_can_agree():

@@ -15,13 +15,13 @@ import yaml
 from uva_lightning import objective
 from uva_lightning.cli import main
 from uva_lightning.commands.discovery import import_components
+from uva_lightning.draws import seeded
 from uva_lightning.objective import Objective, find, registry
 from uva_lightning.objectives.forward_dynamics import ForwardDynamics
 from uva_lightning.objectives.inverse_dynamics import InverseDynamics
 from uva_lightning.objectives.policy_planner import PolicyPlanner
 from uva_lightning.objectives.robot_policy import RobotPolicy
 from uva_lightning.objectives.video_model import VideoModel
-from uva_lightning.sampler import seeded
 from uva_lightning.types import Tokens, Visible
 
 import_components()

@@ -7,13 +7,15 @@ from abc import ABC
 import pytest
 import torch
 
+from uva_lightning.draws import Draws
+from uva_lightning.global_batch import GlobalBatch
 from uva_lightning.objective import Objective
 from uva_lightning.objectives.forward_dynamics import ForwardDynamics
 from uva_lightning.objectives.inverse_dynamics import InverseDynamics
 from uva_lightning.objectives.policy_planner import PolicyPlanner
 from uva_lightning.objectives.robot_policy import RobotPolicy
 from uva_lightning.objectives.video_model import VideoModel
-from uva_lightning.sampler import ObjectiveSampler, OneObjectivePerBatch, Plan, seeded
+from uva_lightning.sampler import ObjectiveSampler, OneObjectivePerBatch, Plan
 from uva_lightning.types import Tokens
 
 FIVE = {
@@ -33,7 +35,7 @@ def present(samples, action=None):
 
 
 def served(plan):
-    return {name: rows.stop - rows.start for name, rows in plan.served.items()}
+    return {name: rows.stop - rows.start for name, rows in plan.served.items() if rows.start < rows.stop}
 
 
 def owners(plan):
@@ -55,19 +57,117 @@ def test_the_plan_is_a_pure_function_of_seed_and_step(kind):
         assert first.served == second.served
 
 
-def test_seed_step_and_rank_each_change_who_serves_what():
-    def order(seed, step, rank):
-        return ObjectiveSampler(FIVE, seed=seed)(step, present(64), rank).order
+def test_seed_and_step_change_who_serves_what():
+    def order(seed, step):
+        return ObjectiveSampler(FIVE, seed=seed)(step, present(64)).order
 
-    base = order(0, 0, 0)
-    assert not any(base.equal(order(*numbers)) for numbers in [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
+    base = order(0, 0)
+    assert not any(base.equal(order(*numbers)) for numbers in [(1, 0), (0, 1)])
+
+
+# -- several processes ------------------------------------------------------------------------------------------------
+
+
+class Everyone(GlobalBatch):
+    """The whole batch without processes: what those of the others have is given."""
+
+    flags = None
+
+    def every(self, flags):
+        start = self.rank * self.samples
+        everything = self.flags if self.flags is not None else torch.ones(self.total, dtype=torch.bool)
+        whole = flags.new_zeros(len(flags), self.total)
+        for number, objective in enumerate(self.objectives.values()):
+            whole[number] = everything if "action" in objective.eligible() else True
+        assert whole[:, start : start + self.samples].equal(flags)
+        return whole
+
+
+def split(kind, shares, step, world, action=None, samples=64):
+    """Plans of all processes, and who serves what in the whole batch."""
+    flags = torch.ones(samples, dtype=torch.bool) if action is None else torch.tensor(action)
+    sampler, share = kind(FIVE, shares), samples // world
+    plans, names = [], []
+    for rank in range(world):
+        whole = Everyone(share, rank, world)
+        object.__setattr__(whole, "flags", flags)
+        object.__setattr__(whole, "objectives", sampler.objectives)
+        here = flags[rank * share : (rank + 1) * share]
+        plans.append(sampler(step, {"video": torch.ones(share, dtype=torch.bool), "action": here}, whole))
+        names += owners(plans[-1])
+    return plans, names
+
+
+MIXED = [place % 3 != 0 for place in range(64)]
+VIDEO_ONLY_FIRST = [place >= 32 for place in range(64)]
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)
-def test_all_ranks_serve_the_same_number_of_samples_per_objective(kind):
-    sampler = kind(FIVE, QUICKSTART)
+@pytest.mark.parametrize("action", [None, MIXED, VIDEO_ONLY_FIRST])
+def test_who_serves_what_does_not_depend_on_the_number_of_processes(kind, action):
+    for step in range(8):
+        (alone,), names = split(kind, QUICKSTART, step, 1, action)
+        for world in (2, 4, 8):
+            plans, others = split(kind, QUICKSTART, step, world, action)
+            assert others == names
+            assert all(plan.share == alone.share for plan in plans)
+            assert all(set(plan.served) == set(FIVE) for plan in plans), "also those without rows"
+
+
+@pytest.mark.parametrize("world", [2, 4, 8])
+def test_the_shares_hold_in_the_whole_batch_and_evenly_over_the_processes(world):
+    counts = dict.fromkeys(FIVE, 0)
+    for step in range(25):
+        plans, names = split(ObjectiveSampler, QUICKSTART, step, world)
+        for name, share in QUICKSTART.items():
+            assert abs(names.count(name) - share * 64) < 1.5
+            assert plans[0].share[name] == names.count(name) / 64
+            counts[name] += names.count(name)
+            assert abs(counts[name] - share * 64 * (step + 1)) <= 1
+            here = [plan.served[name].stop - plan.served[name].start for plan in plans]
+            assert max(here) - min(here) <= 1
+
+
+@pytest.mark.parametrize("world", [3, 6])
+def test_processes_whose_number_is_no_power_of_two_have_nearly_equal_work(world):
+    for step in range(10):
+        plans, _ = split(ObjectiveSampler, QUICKSTART, step, world, samples=96)
+        for name in FIVE:
+            here = [plan.served[name].stop - plan.served[name].start for plan in plans]
+            assert max(here) - min(here) <= 5
+
+
+def test_who_serves_what_is_no_fixed_pattern():
+    """The sets of a mixture alternate: an objective must not always meet the same one."""
+    first = [split(ObjectiveSampler, None, step, 1)[1] for step in range(100)]
+    for name in FIVE:
+        even = sum(names[::2].count(name) for names in first)
+        assert even == pytest.approx(100 * 64 / 10, rel=0.1)
+        at_the_begin = sum(names[0] == name for names in first)
+        assert 8 <= at_the_begin <= 34
+
+
+def test_one_objective_per_batch_is_the_same_in_every_process():
     for step in range(20):
-        assert len({str(served(sampler(step, present(12), rank))) for rank in range(4)}) == 1
+        plans, names = split(OneObjectivePerBatch, QUICKSTART, step, 4)
+        assert len(set(names)) == 1
+        _, mixed = split(OneObjectivePerBatch, QUICKSTART, step, 4, VIDEO_ONLY_FIRST)
+        assert set(mixed[:32]) == {"video"}
+        assert mixed[32:] == names[32:], "the turn is the same, and those that cannot serve it serve what they can"
+
+
+def test_samples_said_to_be_alike_must_be():
+    sampler, whole = ObjectiveSampler(FIVE), GlobalBatch(4, 1, 2, alike=True)
+    assert sum(served(sampler(0, present(4), whole)).values()) == 4
+    with pytest.raises(ValueError, match=r"data\.samples\(\) of the datamodule has one kind of sample only"):
+        sampler(0, present(4, [True, False, True, True]), whole)
+
+
+def test_the_facts_tell_whether_samples_can_serve_the_same():
+    both, silent = {name: flags[:1] for name, flags in present(2).items()}, present(1, [False])
+    assert ObjectiveSampler(FIVE).check({"a": both, "b": {**both, "text": torch.tensor([False])}})
+    assert not ObjectiveSampler(FIVE).check({"a": both, "b": silent})
+    assert ObjectiveSampler({"video": VideoModel()}).check({"a": both, "b": silent}), "no one needs the difference"
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)
@@ -104,7 +204,7 @@ def test_uneven_shares_hold_to_within_a_sample_too():
     sampler = ObjectiveSampler(FIVE, {"policy": 33, "video": 13, "forward": 1, "inverse": 1, "joint": 3})
     counts = dict.fromkeys(FIVE, 0)
     for step in range(120):
-        (name,) = sampler(step, present(1)).served
+        (name,) = served(sampler(step, present(1)))
         counts[name] += 1
         assert all(abs(counts[name] - share * (step + 1)) < 1 for name, share in sampler.shares.items())
 
@@ -112,7 +212,7 @@ def test_uneven_shares_hold_to_within_a_sample_too():
 def test_one_objective_per_batch_keeps_the_shares_in_every_stretch():
     sampler, turns = OneObjectivePerBatch(FIVE, QUICKSTART), []
     for step in range(200):
-        (name,) = sampler(step, present(4)).served
+        (name,) = served(sampler(step, present(4)))
         turns.append(name)
     for start in (0, 37, 111):
         for name, share in sampler.shares.items():
@@ -195,18 +295,10 @@ def test_rows_of_a_head_are_those_of_its_objectives():
 def test_each_row_sees_what_its_own_objective_shows():
     values = {"past_video": torch.zeros(6, 2, 4, 1), "video": torch.zeros(6, 2, 4, 1), "action": torch.zeros(6, 4, 1)}
     plan = Plan(torch.arange(6), {"a": slice(0, 2), "b": slice(2, 3), "c": slice(3, 6)}, _three())
-    seen = plan.visible(Tokens(values), seeded(0))
+    seen = plan.visible(Tokens(values), Draws(0, 0, torch.arange(6)))
     assert seen.past_video.flatten(1).all(dim=1).tolist() == [True] * 3 + [False] * 3
     assert seen.action.all(dim=1).tolist() == [False, False, True, False, False, False]
     assert seen.video.flatten(1).all(dim=1).tolist() == [False] * 3 + [True] * 3
-
-
-def test_equal_numbers_give_equal_draws_and_others_do_not():
-    assert torch.rand(4, generator=seeded(1, 2)).equal(torch.rand(4, generator=seeded(1, 2)))
-    draws = {
-        tuple(torch.rand(2, generator=seeded(*n)).tolist()) for n in [(1, 2), (2, 1), (1,), (12,), (1, 2, 0), (-1,)]
-    }
-    assert len(draws) == 6
 
 
 def _three():

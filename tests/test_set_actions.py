@@ -172,14 +172,14 @@ def test_what_is_filled_up_reaches_neither_loss_nor_sample(head):
     def loss(values):
         torch.manual_seed(1)
         tokens = Tokens({"action": values}, {"action": valid})
-        return head.loss(latent, tokens, Visible.only(tokens))
+        return head.loss(latent, tokens, Visible.only(tokens)).means
 
     result = loss(kept)
     assert result.isfinite().all()
     assert result[2] == 0
     everything = Tokens({"action": kept})
     torch.manual_seed(1)
-    assert head.loss(latent, everything, Visible.only(everything))[1] != result[1]
+    assert head.loss(latent, everything, Visible.only(everything)).means[1] != result[1]
     gradient = torch.autograd.grad(result.sum(), [p for p in head.parameters() if p.requires_grad], allow_unused=True)
     assert all(part is None or part.isfinite().all() for part in gradient)
 

@@ -4,53 +4,126 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from uva_lightning.global_batch import GlobalBatch
+from uva_lightning.model.heads.base import Errors
 from uva_lightning.sampler import Plan
+from uva_lightning.types import Tokens, Visible
 
-Terms = dict[tuple[str, str], Tensor]
-"""Mean loss of each (objective, term), a scalar."""
+Key = tuple[str, str]
+"""Name of an objective and of one of its terms: a predicted modality, or a loss of its own."""
 
 
-def split_terms(plan: Plan, losses: Mapping[str, Tensor]) -> Terms:
-    """Split the per-sample losses of the heads by objective.
+class Term(NamedTuple):
+    """One loss of one objective: the sum of its errors over all processes by the number of what was to be predicted.
+
+    Args:
+        loss: Scalar with graph; the average over processes of its gradients is the gradient of ``mean``.
+        mean: Scalar without graph, the same in every process; 0 where nothing was to be predicted.
+    """
+
+    loss: Tensor
+    mean: Tensor
+
+
+Terms = dict[Key, Term]
+
+
+class Step(NamedTuple):
+    """What came of one batch.
+
+    Args:
+        plan: Who served what.
+        terms: Loss of each (objective, term).
+        latent: Z, [b, t, s, d], in the plan's order.
+    """
+
+    plan: Plan
+    terms: Terms
+    latent: Tensor
+
+
+def collect_terms(
+    plan: Plan, heads: Mapping[str, Errors], own: Mapping[Key, Tensor], whole: GlobalBatch | None = None
+) -> Terms:
+    """Take the means over the samples of all processes, which exchange sums and counts once.
 
     Args:
         plan: Who serves what.
-        losses: f32[rows of the head] per modality.
+        heads: Errors of the rows of each modality's head.
+        own: f32[b] of objectives' own losses.
+        whole: The batch of all processes; this one is alone if not given.
     """
-    terms: Terms = {}
-    for modality, rows in plan.predicts.items():
-        owners = torch.full((len(plan.order),), -1)
-        for k, (name, part) in enumerate(plan.served.items()):
-            if modality in plan.objectives[name].predicts:
-                owners[part] = k
-        owners = owners[rows]
-        for k, name in enumerate(plan.served):
-            mine = (owners == k).to(losses[modality].device)
-            if modality in plan.objectives[name].predicts:
-                terms[name, modality] = losses[modality][mine].mean()
-    return terms
+    whole = whole or GlobalBatch(len(plan.order))
+    parts: dict[Key, tuple[Tensor, Tensor]] = {}
+    begin = dict.fromkeys(heads, 0)
+    for name, rows in plan.served.items():
+        for modality in plan.objectives[name].predicts:  # a head's rows are those of its objectives, one by one
+            errors, first = heads[modality], begin[modality]
+            begin[modality] = last = first + rows.stop - rows.start
+            parts[name, modality] = (errors.sums[first:last].sum(), errors.counts[first:last].sum())
+    for key, values in own.items():
+        parts[key] = (values.sum(), values.new_full((), len(values)))
+    if not parts:
+        return {}
+    sums, counts = (
+        torch.stack([s.float() for s, _ in parts.values()]),
+        torch.stack([c.float() for _, c in parts.values()]),
+    )
+    whole_sums, whole_counts = whole.sums(torch.cat((sums, counts))).chunk(2)
+    whole_counts = whole_counts.clamp(min=1)
+    losses, means = whole.world * sums / whole_counts, whole_sums / whole_counts  # DDP takes the mean of gradients
+    return dict(zip(parts, map(Term, losses, means), strict=True))
+
+
+def own_losses(plan: Plan, latent: Tensor, tokens: Tokens, seen: Visible) -> dict[Key, Tensor]:
+    """Give the objectives' own losses, f32[b] each, also of no samples; arguments in the plan's order.
+
+    Raises:
+        ValueError: A loss is not one number per sample.
+    """
+    own: dict[Key, Tensor] = {}
+    for name, rows in plan.served.items():
+        samples = rows.stop - rows.start
+        found = plan.objectives[name].loss_terms(latent[rows], tokens.rows(rows), seen.rows(rows))
+        for term, values in found.items():
+            if values.shape != (samples,):
+                raise ValueError(
+                    f"Loss '{term}' of objective '{name}' has shape {list(values.shape)} for {samples} samples, "
+                    f"expected [{samples}], one number per sample; return losses before their mean is taken."
+                )
+            own[name, term] = values
+    return own
 
 
 class Balancer(nn.Module, ABC):
     """Weigh the terms of one step."""
 
-    def forward(self, plan: Plan, terms: Terms) -> Tensor:
-        """Sum the terms, each by its objective's share of the batch, its weight and the balancer's factor."""
-        total = torch.zeros((), device=next(iter(terms.values())).device)
-        factors = self.factors(terms)
-        for (name, term), loss in terms.items():
-            part = plan.served[name]
-            share = (part.stop - part.start) / len(plan.order)
-            total = total + share * plan.objectives[name].weight * factors[name, term] * loss
+    def forward(self, plan: Plan, terms: Terms, latent: Tensor) -> Tensor:
+        """Sum the terms, each by its objective's share of the whole batch, its weight and the balancer's factor.
+
+        Args:
+            plan: Who serves what, in this process and in all together.
+            terms: Losses of this process, and their means over all of them.
+            latent: Z, [b, t, s, d], of this process's rows, with graph.
+        """
+        total = latent.new_zeros((), dtype=torch.float32)
+        factors = self.factors(plan, terms, latent)
+        for (name, term), (loss, _) in terms.items():
+            total = total + plan.share[name] * plan.objectives[name].weight * factors[name, term] * loss
         return total
 
     @abstractmethod
-    def factors(self, terms: Terms) -> Mapping[tuple[str, str], Tensor | float]:
-        """Give the factor on each term."""
+    def factors(self, plan: Plan, terms: Terms, latent: Tensor) -> Mapping[Key, Tensor | float]:
+        """Give the factor on each term, the same in every process; arguments as ``forward``.
+
+        A term of an objective whose ``plan.share`` is 0 has no samples in any process in this step: its mean is 0 and
+        says nothing.
+        """
 
 
 class FixedWeights(Balancer):
@@ -64,7 +137,7 @@ class FixedWeights(Balancer):
         super().__init__()
         self.terms = terms or {}
 
-    def factors(self, terms: Terms) -> Mapping[tuple[str, str], Tensor | float]:
+    def factors(self, plan: Plan, terms: Terms, latent: Tensor) -> Mapping[Key, Tensor | float]:
         """See the base class."""
         return {key: self.terms.get(key[1], 1.0) for key in terms}
 
@@ -81,21 +154,22 @@ class LossScale(Balancer):
         if not 0 <= decay < 1:
             raise ValueError(f"decay is {decay}, expected a number in [0, 1); 0.99 averages about 100 steps.")
         self.decay = decay
-        self._scales: dict[tuple[str, str], float] = {}
+        self._scales: dict[Key, Tensor] = {}
 
-    def factors(self, terms: Terms) -> Mapping[tuple[str, str], Tensor | float]:
+    def factors(self, plan: Plan, terms: Terms, latent: Tensor) -> Mapping[Key, Tensor | float]:
         """See the base class; the first value of a term is its first scale. Validation moves no scale."""
-        values = {key: float(loss.detach()) for key, loss in terms.items()}
-        scales = {key: self._scales.get(key, value) for key, value in values.items()}
+        values = {key: term.mean.float() for key, term in terms.items() if plan.share[key[0]] > 0}
+        scales = {key: self._scales.get(key, value).to(value.device) for key, value in values.items()}
         if self.training:
-            scales = {key: self.decay * scales[key] + (1 - self.decay) * value for key, value in values.items()}
+            scales = {key: torch.lerp(value, scales[key], self.decay) for key, value in values.items()}
             self._scales |= scales
-        return {key: 1.0 / max(scale, torch.finfo(torch.float32).tiny) for key, scale in scales.items()}
+        tiny = torch.finfo(torch.float32).tiny
+        return {key: 1.0 / scales[key].clamp(min=tiny) if key in scales else 1.0 for key in terms}
 
     def get_extra_state(self) -> dict[str, float]:
         """Give the running means for the checkpoint."""
-        return {"\t".join(key): value for key, value in self._scales.items()}
+        return {"\t".join(key): float(value) for key, value in self._scales.items()}
 
     def set_extra_state(self, state: dict[str, float]) -> None:
         """Take the running means from a checkpoint."""
-        self._scales = {(key.split("\t")[0], key.split("\t")[1]): value for key, value in state.items()}
+        self._scales = {(key.split("\t")[0], key.split("\t")[1]): torch.tensor(value) for key, value in state.items()}

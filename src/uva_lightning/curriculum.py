@@ -9,6 +9,7 @@ from itertools import accumulate
 
 from torch import Tensor
 
+from uva_lightning.global_batch import GlobalBatch
 from uva_lightning.objective import Objective
 from uva_lightning.sampler import ObjectiveSampler, Plan
 
@@ -29,8 +30,8 @@ class Stage:
 class Curriculum(ObjectiveSampler):
     """Serve objectives in shares that change from stage to stage.
 
-    Within a stage the shares hold as they do with ``ObjectiveSampler``. Where a head gets no gradients in some stage,
-    several processes need ``trainer.strategy=ddp_find_unused_parameters_true``.
+    Within a stage the shares hold as they do with ``ObjectiveSampler``. A head that no objective of a stage trains
+    keeps its weights there.
 
     Args:
         objectives: Objectives by name.
@@ -51,19 +52,16 @@ class Curriculum(ObjectiveSampler):
         super().__init__(objectives, shares[0], seed)
         lengths = [stage.steps or 0 for stage in chosen.values()]
         self.starts = tuple(accumulate(lengths[:-1], initial=0))
-        wanted = {modality for objective in objectives.values() for modality in objective.predicts}
-        served = [{m for name, share in part.items() if share for m in objectives[name].predicts} for part in shares]
-        self.serves_all = all(modalities == wanted for modalities in served)
 
-    def __call__(self, step: int, present: Mapping[str, Tensor], rank: int = 0) -> Plan:
+    def __call__(self, step: int, present: Mapping[str, Tensor], whole: GlobalBatch | None = None) -> Plan:
         """See the base class; the stage follows from the step alone."""
         stage = bisect_right(self.starts, step) - 1
-        return self._samplers[stage](step - self.starts[stage], present, rank)
+        return self._samplers[stage](step - self.starts[stage], present, whole)
 
-    def check(self, sets: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def check(self, sets: Mapping[str, Mapping[str, Tensor]]) -> bool:
         """See the base class; every stage is looked at before the first begins."""
-        for sampler in self._samplers:
-            sampler.check(sets)
+        alike = [sampler.check(sets) for sampler in self._samplers]
+        return all(alike)
 
     @staticmethod
     def _check(objectives: Mapping[str, Objective], stages: Mapping[str, Stage]) -> None:

@@ -10,44 +10,52 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
+from uva_lightning.draws import uniform_by_sample
 from uva_lightning.objective import Objective
 from uva_lightning.types import Tokens, Visible
 
 
-def truncated_normal(mean: float, std: float, low: float, high: float, rng: Generator) -> float:
-    """Draw one number from a normal distribution cut to [low, high], by inverting its distribution function."""
+def truncated_normal(mean: float, std: float, low: float, high: float, uniform: Tensor) -> Tensor:
+    """Turn uniform numbers into a normal distribution cut to [low, high], by inverting its distribution function.
+
+    Args:
+        mean: Of the distribution before it is cut.
+        std: Its standard deviation.
+        low: Smallest value.
+        high: Largest value.
+        uniform: f32[...], in [0, 1).
+
+    Returns:
+        f64[...].
+    """
 
     def cdf(value: float) -> float:
         return 0.5 * (1 + math.erf((value - mean) / (std * math.sqrt(2))))
 
-    uniform = torch.rand((), generator=rng, dtype=torch.float64)
-    quantile = cdf(low) + (cdf(high) - cdf(low)) * uniform
-    value = mean + std * float(torch.special.ndtri(quantile))
-    return min(max(value, low), high)
+    quantile = cdf(low) + (cdf(high) - cdf(low)) * uniform.double()
+    return (mean + std * torch.special.ndtri(quantile)).clamp(low, high)
 
 
-def spatial_mask(samples: int, tokens: int, ratio: float, rng: Generator) -> Tensor:
+def spatial_mask(ratio: Tensor, uniform: Tensor) -> Tensor:
     """Choose the hidden places of a frame, at random for each sample.
 
     Args:
-        samples: Samples ``b``.
-        tokens: Tokens ``s`` of a frame.
-        ratio: Share that is hidden, in [0, 1]; rounded up to whole tokens.
-        rng: CPU generator.
+        ratio: f64[b], share that is hidden, in [0, 1]; rounded up to whole tokens.
+        uniform: f32[b, s], a random number for each of the frame's tokens.
 
     Returns:
-        bool[b, s], True = hidden; the same number in every row.
+        bool[b, s], True = hidden.
     """
-    order = torch.rand(samples, tokens, generator=rng).argsort(dim=1)
-    return order < math.ceil(tokens * ratio)
+    return uniform.argsort(dim=1) < (uniform.shape[1] * ratio).ceil()[:, None]
 
 
 class MaskedFuture(Objective, ABC):
     """Base of objectives that predict the hidden part of the future frames.
 
     One spatial mask serves all future frames and cameras, so that no frame shows what another hides. The hidden share
-    is drawn once per call from a normal distribution with mean 1 and standard deviation 0.25, cut to
-    [mask_ratio_min, 1].
+    of each sample is drawn from a normal distribution with mean 1 and standard deviation 0.25, cut to
+    [mask_ratio_min, 1]. The official code draws it once per step and process, so there all samples of a process share
+    it; drawn for each sample, a mask does not depend on who else is in the batch.
 
     Args:
         weight: Factor on every loss term, not negative.
@@ -69,9 +77,10 @@ class MaskedFuture(Objective, ABC):
     def visible(self, tokens: Tokens, rng: Generator) -> Visible:
         """Show ``shows`` and the unmasked places of the future frames."""
         samples, _, places = tokens.video.shape[:3]
-        ratio = truncated_normal(self.MEAN, self.STD, self.mask_ratio_min, 1.0, rng)
+        drawn = uniform_by_sample(rng, samples, 1 + places)
+        ratio = truncated_normal(self.MEAN, self.STD, self.mask_ratio_min, 1.0, drawn[:, 0])
         seen = Visible.only(tokens, *self.shows)
-        shown = ~spatial_mask(samples, places, ratio, rng)[:, None]  # bool[b, 1, s]
+        shown = ~spatial_mask(ratio, drawn[:, 1:])[:, None]  # bool[b, 1, s]
         for camera in tokens.cameras:
             seen[camera].copy_(shown.expand_as(seen[camera]))
         return seen

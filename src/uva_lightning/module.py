@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Self, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from uva_lightning.balance import Balancer, FixedWeights, Terms, split_terms
+from uva_lightning.balance import Balancer, FixedWeights, Step, Terms, collect_terms, own_losses
+from uva_lightning.draws import Draws, seeded
+from uva_lightning.global_batch import GlobalBatch
+from uva_lightning.gradients import Gradients
 from uva_lightning.metrics.window import WindowMeans
 from uva_lightning.model.fitted import Fitted, fit_together
-from uva_lightning.model.heads.base import Head
+from uva_lightning.model.heads.base import Errors, Head
 from uva_lightning.model.start import StartFrom
 from uva_lightning.model.stored import check_contract
 from uva_lightning.model.streams import Shape
@@ -22,9 +26,9 @@ from uva_lightning.model.transformer import LatentTransformer
 from uva_lightning.objective import Objective
 from uva_lightning.optim import AdamWCosine
 from uva_lightning.proprioception import Proprioception
-from uva_lightning.sampler import ObjectiveSampler, Plan, seeded
+from uva_lightning.sampler import ObjectiveSampler, Plan
 from uva_lightning.set_actions import AnyActions, actions_for
-from uva_lightning.sizes import sequences, shapes, views
+from uva_lightning.sizes import check_heads, sequences, shapes, views
 from uva_lightning.types import Batch, DataSpec, Tokens, Visible
 
 HeadFactory = Callable[[Shape], Head]
@@ -72,63 +76,69 @@ class UVAModule(LightningModule):
         self.proprioception = (proprioception or Proprioception()).bind(spec)
         self.optimizer, self._means = optimizer or AdamWCosine(), WindowMeans()
         self.sampler, self.balancer = sampler(objectives), balancer or FixedWeights()
+        self._alike = False
         self.objectives = nn.ModuleList(o for o in objectives.values() if isinstance(o, nn.Module))
 
         self.sizes = shapes(spec, tokenizer, self.actions, self.proprioception, heads)
         self.transformer = transformer({n: s for n, s in self.sizes.items() if n not in self.proprioception.targets})
-        if unknown := set(heads) - set(self.sizes):
-            raise ValueError(
-                f"model.heads names {sorted(unknown)}, but the data has {sorted(self.sizes)}; rename or remove."
-            )
+        check_heads(heads, self.sizes, objectives)
         sizes = {name: replace(shape, width=self.transformer.width) for name, shape in self.sizes.items()}
         if spec.action_dim:
             sizes["action"] = replace(sizes["action"], channels=spec.action_dim)
         self.heads = nn.ModuleDict({name: head(sizes[name]) for name, head in heads.items()})
-        for name, objective in objectives.items():
-            if missing := set(objective.predicts) - set(heads):
-                raise ValueError(
-                    f"Objective '{name}' predicts {sorted(missing)}, for which there is no head, only "
-                    f"{sorted(heads)}; add model.heads.{sorted(missing)[0]}."
-                )
+        self._gradients = Gradients(self.transformer, self.heads, objectives)
 
     # -- from a batch to the loss ---------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Serve every objective with its share of the batch; one transformer pass, each head once."""
         step = self._batches_done
-        torch.manual_seed(seeded(self.seed, step, self.global_rank).initial_seed())  # a resume repeats the noise
-        plan, terms = self.losses(batch, step)
-        loss = self.balancer(plan, terms)
+        torch.manual_seed(seeded(self.seed, step, self.global_rank).initial_seed())  # dropout; a resume repeats it
+        plan, terms, latent = self.losses(batch, step, self._whole(batch))
+        self._gradients.saw(plan)
+        loss = self.balancer(plan, terms, latent)
         self._log_training(plan, terms, loss, batch)
         return loss
 
-    def losses(self, batch: Batch, step: int) -> tuple[Plan, Terms]:
+    def losses(self, batch: Batch, step: int, whole: GlobalBatch | None = None) -> Step:
         """Run the batch through the model.
+
+        Heads and objectives' own losses also run where this process has no rows for them, so that all processes know
+        the same parameters in each step.
 
         Args:
             batch: Windows in physical units.
-            step: Number that decides assignment and masks, together with seed and rank.
+            step: Number that decides assignment, masks and noise, together with the seed and a sample's place.
+            whole: The batch of all processes; this one is alone if not given.
 
         Returns:
-            Who served what, and the mean loss of each (objective, modality).
+            Who served what, the loss of each (objective, term), and Z.
         """
-        present = self.present(batch) if batch.present else {}
-        plan = self.sampler(step, present, self.global_rank)
-        posterior = seeded(self.seed, step, self.global_rank, 2)
-        tokens = self.tokens(batch, posterior).rows(plan.order.to(self.device))
-        seen = plan.visible(tokens, seeded(self.seed, step, self.global_rank, 1))
+        whole = whole or GlobalBatch(len(batch))
+        plan = self.sampler(step, self.present(batch) if batch.present else {}, whole)
+        draws = Draws(self.seed, step, whole.places, self.device)
+        tokens = self.tokens(batch, draws).rows(plan.order.to(self.device))
+        draws = draws.rows(plan.order)
+        seen = plan.visible(tokens, draws)
         seen = seen.without({name: rows[plan.order] for name, rows in self.absent(batch).items()})
         seen = seen.to(self.device)
-        latent = self.transformer(tokens, seen)  # [b, t, s, d]
-        losses = {
-            name: self.head(name).loss(latent[rows], tokens.rows(rows), seen.rows(rows))
-            for name, rows in plan.predicts.items()
-        }
-        terms = split_terms(plan, losses)
-        for name, rows in plan.served.items():
-            own = plan.objectives[name].loss_terms(latent[rows], tokens.rows(rows), seen.rows(rows))
-            terms |= {(name, term): value.mean() for term, value in own.items()}
-        return plan, terms
+        latent = self.transformer(tokens, self.transformer.dropped(seen, draws))  # [b, t, s, d]
+
+        def errors(name: str, rows: slice | Tensor) -> Errors:
+            noise = partial(draws.rows(rows).normal, f"noise {name}")
+            return self.head(name).loss(latent[rows], tokens.rows(rows), seen.rows(rows), noise)
+
+        predicts = plan.predicts
+        for name in set(self.heads) - set(predicts):  # heads that no objective has: 0, but known to all processes
+            latent = latent + errors(name, slice(0, 0)).sums.sum()
+        heads = {name: errors(name, rows) for name, rows in predicts.items()}
+        return Step(plan, collect_terms(plan, heads, own_losses(plan, latent, tokens, seen), whole), latent)
+
+    def _whole(self, batch: Batch, in_turns: bool = False) -> GlobalBatch:
+        """Say where the samples of this process stand in the batch of all processes."""
+        if self._trainer is None:
+            return GlobalBatch(len(batch))
+        return GlobalBatch(len(batch), self.global_rank, self.trainer.world_size, in_turns, self._alike, self.device)
 
     def present(self, batch: Batch) -> dict[str, Tensor]:
         """Say which samples have a modality of the model, bool[b]."""
@@ -152,12 +162,12 @@ class UVAModule(LightningModule):
             )
         return cast(Head, self.heads[name])
 
-    def tokens(self, batch: Batch, posterior: torch.Generator | None = None) -> Tokens:
+    def tokens(self, batch: Batch, draws: Draws | None = None) -> Tokens:
         """Tokenise frames and normalise numbers; what a batch lacks becomes zeros, which nothing may see.
 
         Args:
             batch: Windows in physical units.
-            posterior: Draws latents; the tokenizer decides if not given, usually for their mean.
+            draws: Draw latents; the tokenizer decides if not given, usually for their mean.
 
         Raises:
             ValueError: The batch has a modality for which this model has no stream.
@@ -167,7 +177,8 @@ class UVAModule(LightningModule):
             moments = batch.latents.get(camera)
             if moments is None:
                 moments = encode_where(self.encode_frames, batch.video[camera], batch.present.get(name))
-            latents = self.tokenizer.sample(moments, posterior)  # f32[b, 2t, s, c]
+            normal = None if draws is None else partial(draws.normal, f"latents {name}")
+            latents = self.tokenizer.sample(moments, normal)  # f32[b, 2t, s, c]
             values[f"past_{name}"], future = latents.chunk(2, dim=1)
             if name in self.transformer.streams:
                 values[name] = future
@@ -203,8 +214,9 @@ class UVAModule(LightningModule):
         """Decide as robot policy: ``action`` f32[b, h, a] in physical units, and what was really done."""
         tokens = self.tokens(batch)
         seen = Visible.only(tokens, "history").without(self.absent(batch)).to(self.device)
-        head, shape = self.head("action"), (len(batch), self.spec.horizon, self.spec.action_dim)
-        noise = torch.randn(shape, generator=seeded(self.seed, batch_idx, self.global_rank)).to(self.device)
+        head, whole = self.head("action"), self._whole(batch, in_turns=True)
+        draws = Draws(self.seed, batch_idx, whole.places, self.device)
+        noise = draws.normal("action", self.spec.horizon, self.spec.action_dim)
         sampled = head.sample(self.transformer(tokens, seen), tokens, seen, noise)
         predicted = {"action": self.actions.decode(sampled, batch.state, batch.source)}
         predicted |= {} if batch.source is None else {"source": batch.source}
@@ -227,18 +239,10 @@ class UVAModule(LightningModule):
         """Fit what is fitted on data and not in the checkpoint, then encode every frame once, unless a cache has them.
 
         Raises:
-            ValueError: The sampler leaves heads without gradients and the strategy cannot handle that, or no data set
-                has what an objective needs.
+            ValueError: No data set has what an objective needs.
         """
-        options = getattr(self.trainer.strategy, "_ddp_kwargs", {})
-        unused = not self.sampler.serves_all and not options.get("find_unused_parameters", False)
-        if self.trainer.world_size > 1 and unused:
-            raise ValueError(
-                f"{type(self.sampler).__name__} leaves heads unused in a step, with which plain DDP gives wrong "
-                "gradients; set trainer.strategy=ddp_find_unused_parameters_true."
-            )
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.sampler.check({name: self.present(sample) for name, sample in data.samples().items()})
+        self._alike = self.sampler.check({name: self.present(sample) for name, sample in data.samples().items()})
         if self.start is not None and self.trainer.ckpt_path is None:
             self.start.apply(self, self._fitted())
         if not self.tokenizer.fitted:
@@ -268,33 +272,34 @@ class UVAModule(LightningModule):
     def _evaluate(self, stage: str, batch: Batch, batch_idx: int) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeded(self.seed, batch_idx, self.global_rank).initial_seed())
-            plan, terms = self.losses(batch, batch_idx)
-        loss = self.balancer(plan, terms)
+            plan, terms, latent = self.losses(batch, batch_idx, whole := self._whole(batch, in_turns=True))
+        loss = self.balancer(plan, terms, latent)
         own = [] if batch.source is None else [f"{stage}/{list(self.spec.sets)[int(batch.source[0])]}"]
         for where in (stage, *own):  # a batch of a mixture's validation is from one data set
-            self.log(f"{where}/loss", loss, prog_bar=where == stage, batch_size=len(batch), sync_dist=True)
-            for (name, term), value in terms.items():
-                rows = plan.served[name]
-                self.log(f"{where}/{name}/{term}", value, batch_size=rows.stop - rows.start, sync_dist=True)
+            self.log(f"{where}/loss", loss, prog_bar=where == stage, batch_size=whole.total, sync_dist=True)
+            for (name, term), (_, mean) in terms.items():
+                if served := round(plan.share[name] * whole.total):
+                    self.log(f"{where}/{name}/{term}", mean, batch_size=served, sync_dist=True)
+
+    def on_after_backward(self) -> None:
+        """See ``Gradients``."""
+        self._gradients.check(self)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the gradient norm of the trunk and of each head."""
+        """Leave alone what no process had samples of, and log the gradient norm of the trunk and of each head."""
+        self._gradients.release()
         if self._log_is_due:
-            for name, part in {"transformer": self.transformer, **self.heads}.items():
-                norms = [p.grad.norm() for p in part.parameters() if p.grad is not None]
-                if norms:
-                    self.log(f"grad_norm/{name}", torch.stack(norms).norm())
+            self.log_dict({f"grad_norm/{name}": norm for name, norm in self._gradients.norms().items()})
 
     def _log_training(self, plan: Plan, terms: Terms, loss: Tensor, batch: Batch) -> None:
         """Log means since the last entry, so that every objective shows, also where one serves a whole batch."""
-        shares = {f"train/{name}/share": (r.stop - r.start) / len(plan.order) for name, r in plan.served.items()}
-        if batch.source is not None:
-            shares |= plan.origins(batch.source, list(self.spec.sets))
-        losses = {f"train/{name}/{term}": value for (name, term), value in terms.items()}
-        self._means.add({"train/loss": loss, **losses, **shares})
+        origins = {} if batch.source is None else plan.origins(batch.source, list(self.spec.sets))
+        losses = {f"{name}/{term}": mean for (name, term), (_, mean) in terms.items() if plan.share[name]}
+        entries = losses | {f"{name}/share": share for name, share in plan.share.items()} | origins
+        self._means.add({f"train/{name}": value for name, value in {"loss": loss, **entries}.items()})
         if self._log_is_due:
             means = self._means.flush()
-            self.log("train/loss", means.pop("train/loss"), prog_bar=True)
+            self.log("train/loss", means.pop("train/loss"), prog_bar=True, sync_dist=True)
             self.log_dict(means)
 
     @property

@@ -46,7 +46,9 @@ class Objective(ABC):
 
         Args:
             tokens: The samples that serve this objective. Read only.
-            rng: CPU generator of this step and rank; take every random number from it.
+            rng: CPU generator of this step; take every random number from it. Where one is taken, the samples are asked
+                about one by one, each with a generator of its own, so that none depends on who else is in the batch;
+                ``draws.uniform_by_sample`` takes numbers for all of them at once.
 
         Returns:
             True for each visible token; the predicted ones that stay hidden are what the loss is on.
@@ -58,12 +60,14 @@ class Objective(ABC):
         An objective with parameters is also an ``nn.Module``; the model then trains and saves them.
 
         Args:
-            latent: Z, [b, t, s, d], of the samples that serve this objective.
+            latent: Z, [b, t, s, d], of the samples that serve this objective; none (b = 0) in a step in which only
+                other processes have some, so that all of them know the same parameters.
             tokens: Their tokens.
             seen: What was visible.
 
         Returns:
-            f32[b] per term; logged as ``train/<objective>/<term>``.
+            f32[b] per term, always the same terms; their mean over all samples of all processes is logged as
+            ``train/<objective>/<term>``.
         """
         return {}
 

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
-from torch import Generator, Tensor
+from numpy.typing import NDArray
+from torch import Tensor
 
 from uva_lightning.apportion import apportioned
+from uva_lightning.draws import Draws, SampleGenerator, mixed
+from uva_lightning.global_batch import GlobalBatch
 from uva_lightning.objective import Objective
 from uva_lightning.types import Tokens, Visible
-
-
-def seeded(*numbers: int) -> Generator:
-    """Make a CPU generator from whole numbers; equal numbers, equal draws."""
-    mixed = 0x9E3779B97F4A7C15
-    for number in numbers:
-        mixed = ((mixed ^ (number & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**64
-        mixed ^= mixed >> 31
-    return Generator().manual_seed(mixed % 2**63)
 
 
 @dataclass(frozen=True)
@@ -28,14 +23,21 @@ class Plan:
     """Rows of one batch, in the order in which the model sees them.
 
     Attributes:
-        order: i64[b], which sample of the batch stands in each row.
-        served: Rows of each objective, by its name in the config; contiguous.
+        order: i64[b], which sample of this process stands in each row.
+        served: Rows of each objective, by its name in the config; contiguous, and none where the slice is empty.
         objectives: The objectives by the same names.
+        share: Share of each objective in the batch of all processes; of this process's rows if not given.
     """
 
     order: Tensor
     served: Mapping[str, slice]
     objectives: Mapping[str, Objective]
+    share: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.share:
+            own = {name: (rows.stop - rows.start) / len(self.order) for name, rows in self.served.items()}
+            object.__setattr__(self, "share", own)
 
     @property
     def predicts(self) -> dict[str, slice | Tensor]:
@@ -47,7 +49,7 @@ class Plan:
         return {modality: _slice(index) for modality, index in rows.items()}
 
     def origins(self, source: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Give the share of each objective's rows that each data set has, f32[], as ``train/objective/from_set``.
+        """Give the share of each objective's rows that each data set has, f32[], as ``objective/from_set``.
 
         Args:
             source: i64[b], number of each sample's data set.
@@ -56,14 +58,33 @@ class Plan:
         shares: dict[str, Tensor] = {}
         for name, rows in self.served.items():
             counts = torch.bincount(source[self.order[rows]], minlength=len(names))
-            shares |= {f"train/{name}/from_{one}": n / counts.sum() for one, n in zip(names, counts, strict=True)}
+            if rows.start < rows.stop:
+                shares |= {f"{name}/from_{one}": n / counts.sum() for one, n in zip(names, counts, strict=True)}
         return shares
 
-    def visible(self, tokens: Tokens, rng: Generator) -> Visible:
-        """Ask each objective what its rows may see; ``tokens`` are in the plan's order."""
+    def visible(self, tokens: Tokens, draws: Draws) -> Visible:
+        """Ask each objective what its rows may see.
+
+        An objective is asked about all of its rows at once. If it takes random numbers other than by
+        ``uniform_by_sample``, it is asked about each sample anew with that one's own generator, so that what a sample
+        may see does not depend on who else is in the batch.
+
+        Args:
+            tokens: In the plan's order.
+            draws: Of the same rows.
+        """
         seen = Visible.only(tokens)
         for name, part in self.served.items():
-            shown = self.objectives[name].visible(tokens.rows(part), rng)
+            if part.start == part.stop:
+                continue
+            objective, purpose = self.objectives[name], f"visible {name}"
+            rng = SampleGenerator.of(draws.rows(part), purpose)
+            before = rng.get_state()
+            shown = objective.visible(tokens.rows(part), rng)
+            if not rng.get_state().equal(before):
+                rows = range(part.start, part.stop)
+                each = [objective.visible(tokens.rows(slice(r, r + 1)), draws.generator(r, purpose)) for r in rows]
+                shown = Visible({modality: torch.cat([one[modality] for one in each]) for modality in shown})
             for modality, mask in shown.items():
                 seen[modality][part] = mask
         return seen
@@ -72,8 +93,9 @@ class Plan:
 class ObjectiveSampler:
     """Serve several objectives in every batch, in fixed shares.
 
-    Each step gives every objective its share of the samples that have what it needs. At any time an objective has been
-    served its share of all samples so far to within one or two.
+    Each step gives every objective its share of the samples of all processes together that have what it needs, and
+    spreads them evenly over the processes. At any time an objective has been served its share of all samples so far to
+    within one or two. Who serves what does not depend on the number of processes.
 
     Args:
         objectives: Objectives by name.
@@ -81,8 +103,6 @@ class ObjectiveSampler:
         seed: Seed of the assignment.
     """
 
-    serves_all = True
-    """Whether every step serves all objectives, so that every head gets gradients."""
     starts: tuple[int, ...] = (0,)
     """Batches at which a stage of training begins; the learning rate and ``StageStart`` begin anew there."""
 
@@ -103,41 +123,40 @@ class ObjectiveSampler:
         names = sorted(objectives, key=lambda name: _head_order(objectives[name]))
         self.objectives = {name: objectives[name] for name in names}
         self.shares = {name: shares[name] / total for name in names}
-        served = {modality for name in names if shares[name] for modality in objectives[name].predicts}
-        self.serves_all = self.serves_all and served == {m for o in objectives.values() for m in o.predicts}
         self.seed = seed
 
-    def __call__(self, step: int, present: Mapping[str, Tensor], rank: int = 0) -> Plan:
+    def __call__(self, step: int, present: Mapping[str, Tensor], whole: GlobalBatch | None = None) -> Plan:
         """Assign the samples of one batch.
 
         Args:
             step: Number of the batch since the start of training.
-            present: bool[b] per modality: what each sample has.
-            rank: Rank of this process; ranks draw different samples for the same shares.
+            present: bool[b] per modality: what each sample of this process has.
+            whole: Where these samples stand among those of all processes; they are all if not given.
 
         Raises:
             ValueError: A sample has what no objective needs.
         """
         if not present:
             raise ValueError("Batch.present is empty, expected bool[b] per modality; the datamodule must fill it.")
-        samples = len(next(iter(present.values())))
-        fits = self._fits(present, samples)
-        shuffled = torch.randperm(samples, generator=seeded(self.seed, step, rank))
-        usable = [name for name, fit in zip(self.objectives, fits.any(dim=1).tolist(), strict=True) if fit]
-        counts = self._counts(step, samples, usable)
-        groups = self._assign(fits, shuffled, counts)
+        whole = whole or GlobalBatch(len(next(iter(present.values()))))
+        owners = self._owners(step, whole.every(self._fits(present, whole.samples)))  # i64[total]
+        counts = torch.bincount(owners, minlength=len(self.objectives)).tolist()
+        mine = owners[whole.places]
         served, start = {}, 0
-        for name, group in zip(self.objectives, groups, strict=True):
-            served[name] = slice(start, start + len(group))
-            start += len(group)
-        kept = {name: rows for name, rows in served.items() if rows.start < rows.stop}
-        return Plan(torch.cat(groups), kept, self.objectives)
+        for name, count in zip(self.objectives, torch.bincount(mine, minlength=len(counts)).tolist(), strict=True):
+            served[name] = slice(start, start + count)
+            start += count
+        share = {name: count / whole.total for name, count in zip(self.objectives, counts, strict=True)}
+        return Plan(mine.argsort(stable=True), served, self.objectives, share)
 
-    def check(self, sets: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def check(self, sets: Mapping[str, Mapping[str, Tensor]]) -> bool:
         """Make sure before the first step that every objective has data, and all data an objective.
 
         Args:
             sets: bool[n] per modality for each data set: what its samples have.
+
+        Returns:
+            Whether all samples can serve the same objectives, so that processes need not ask each other.
 
         Raises:
             ValueError: No data set has what an objective needs, or a data set lacks what any of them needs.
@@ -160,16 +179,42 @@ class ObjectiveSampler:
                     f"objectives need: {needs}; add an objective that they can serve, such as VideoModel, or leave "
                     "the data out."
                 )
+        fitting = [self._fits(flags, len(next(iter(flags.values()), [0]))) for flags in sets.values()]
+        return len(torch.cat(fitting, dim=1).unique(dim=1).T) == 1
 
-    def _counts(self, step: int, samples: int, usable: list[str]) -> list[int]:
+    def _owners(self, step: int, fits: Tensor) -> Tensor:
+        """Give each sample of the whole batch the number of its objective, i64[total], from bool[objectives, total]."""
+        samples, rng = fits.shape[1], np.random.default_rng(int(mixed(self.seed, step)))
+        kinds: dict[tuple[bool, ...], list[int]] = {}  # samples that can serve the same are alike
+        for sample, kind in enumerate(zip(*fits.tolist(), strict=True)):
+            kinds.setdefault(kind, []).append(sample)
+        missing = self._counts(step, samples, [any(column) for column in zip(*kinds, strict=True)])
+        owners = np.empty(samples, dtype=np.int64)
+        for kind in sorted(kinds, key=lambda kind: (sum(kind), kind)):  # choosy ones first
+            part = self._part(step, len(kinds[kind]), kind, missing)
+            missing = [wanted - given for wanted, given in zip(missing, part, strict=True)]
+            owners[kinds[kind]] = spread(part, rng)
+        return torch.from_numpy(owners)
+
+    def _part(self, step: int, samples: int, fits: Sequence[bool], missing: Sequence[int]) -> list[int]:
+        """Split alike samples among the objectives that they fit, as near to what is missing as can be."""
+        if sum(missing) == samples and all(
+            count == 0 or (fit and count > 0) for fit, count in zip(fits, missing, strict=True)
+        ):
+            return list(missing)
+        counts, left = [0] * len(missing), list(missing)
+        options = [number for number, fit in enumerate(fits) if fit]
+        for _ in range(samples):
+            best = max(options, key=left.__getitem__)
+            left[best] -= 1
+            counts[best] += 1
+        return counts
+
+    def _counts(self, step: int, samples: int, usable: Sequence[bool]) -> list[int]:
         """Samples per objective, 0 for one that is not usable; rounding errors never add up over the steps."""
-        before, after = (self._until(batches * samples, usable) for batches in (step, step + 1))
-        return [after.get(name, 0) - before.get(name, 0) for name in self.objectives]
-
-    def _until(self, samples: int, usable: list[str]) -> dict[str, int]:
-        """Split the first so many samples."""
-        counts = apportioned([self.shares[name] for name in usable], samples)
-        return dict(zip(usable, counts.tolist(), strict=True))
+        shares = [share if use else 0.0 for share, use in zip(self.shares.values(), usable, strict=True)]
+        before, after = apportioned(shares, np.array([step * samples, (step + 1) * samples])).T
+        return [int(count) for count in after - before]
 
     def _fits(self, present: Mapping[str, Tensor], samples: int) -> Tensor:
         """bool[objectives, b]: which sample can serve which objective."""
@@ -188,29 +233,45 @@ class ObjectiveSampler:
             )
         return fits
 
-    def _assign(self, fits: Tensor, shuffled: Tensor, counts: list[int]) -> list[Tensor]:
-        """Split the shuffled samples into one group per objective, as near to ``counts`` as eligibility allows."""
-        if fits.any(dim=1).equal(fits.all(dim=1)):  # every sample fits the same objectives
-            return list(shuffled.split(counts))
-        groups: list[list[int]] = [[] for _ in counts]
-        eligible = [[k for k, fit in enumerate(column) if fit] for column in fits.T.tolist()]
-        for sample in sorted(shuffled.tolist(), key=lambda sample: len(eligible[sample])):  # choosy ones first
-            options = eligible[sample]
-            groups[max(options, key=lambda k: counts[k] - len(groups[k]))].append(sample)
-        return [torch.tensor(group, dtype=torch.long) for group in groups]
-
 
 class OneObjectivePerBatch(ObjectiveSampler):
     """UVA's original rule: one objective per step, the same on all ranks, but in turns instead of at random.
 
-    The shares hold in every stretch of steps, as they do for the samples of a batch.
+    The shares hold in every stretch of steps, as they do for the samples of a batch. Samples that cannot serve the
+    objective whose turn it is all serve the one whose turn it is among those that they can.
     """
 
-    serves_all = False
-
-    def _counts(self, step: int, samples: int, usable: list[str]) -> list[int]:
+    def _counts(self, step: int, samples: int, usable: Sequence[bool]) -> list[int]:
         """All samples for the objective whose turn it is."""
         return [samples * turn for turn in super()._counts(step, 1, usable)]
+
+    def _part(self, step: int, samples: int, fits: Sequence[bool], missing: Sequence[int]) -> list[int]:
+        """See the base class; all of them together."""
+        chosen = [samples * (fit and count > 0) for fit, count in zip(fits, missing, strict=True)]
+        return chosen if any(chosen) else self._counts(step, samples, fits)
+
+
+def spread(counts: Sequence[int], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Put objectives in a random order in which any half, quarter or eighth has its share of each to within one.
+
+    So two, four or eight processes, each with its stretch of the batch, have nearly equal work.
+
+    Args:
+        counts: Times that each number from 0 on is to appear.
+        rng: Random numbers.
+
+    Returns:
+        i64[sum of counts].
+    """
+    parts, length = np.array([counts]), sum(counts)  # i64[stretches, k]
+    while length > 1 and length % 2 == 0:
+        odd = parts % 2  # in each stretch an even number of objectives cannot be halved: half of them get one more
+        ranks = (rng.random(parts.shape) + 1 - odd).argsort(axis=1).argsort(axis=1)
+        first = parts // 2 + odd * (ranks < odd.sum(axis=1, keepdims=True) // 2)
+        parts, length = np.stack((first, parts - first), axis=1).reshape(-1, len(counts)), length // 2
+    numbers = np.repeat(np.tile(np.arange(len(counts)), len(parts)), parts.ravel())
+    order: NDArray[np.int64] = rng.permuted(numbers.reshape(len(parts), -1), axis=1).ravel()
+    return order
 
 
 def _head_order(objective: Objective) -> tuple[bool, int, tuple[str, ...]]:
@@ -219,5 +280,7 @@ def _head_order(objective: Objective) -> tuple[bool, int, tuple[str, ...]]:
 
 
 def _slice(index: list[int]) -> slice | Tensor:
+    if not index:
+        return slice(0, 0)
     contiguous = index == list(range(index[0], index[0] + len(index)))
     return slice(index[0], index[-1] + 1) if contiguous else torch.tensor(index)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from uva_lightning.action_space import Actions
 from uva_lightning.model.streams import Shape
 from uva_lightning.model.tokenizers.base import Tokenizer
+from uva_lightning.objective import Objective
 from uva_lightning.proprioception import Proprioception
 from uva_lightning.types import DataSpec
 
@@ -35,3 +36,19 @@ def shapes(
     states = proprioception.modalities() | proprioception.predicted()
     sizes, grid = {**pictures, **sequences(spec, actions), **states}, tokenizer.grid(spec.image_size)
     return {name: Shape(spec.frames, grid, channels, steps) for name, (channels, steps) in sizes.items()}
+
+
+def check_heads(heads: Collection[str], known: Collection[str], objectives: Mapping[str, Objective]) -> None:
+    """Make sure that every head has a modality, and every predicted modality a head.
+
+    Raises:
+        ValueError: One has none.
+    """
+    if unknown := set(heads) - set(known):
+        raise ValueError(f"model.heads names {sorted(unknown)}, but the data has {sorted(known)}; rename or remove.")
+    for name, objective in objectives.items():
+        if missing := set(objective.predicts) - set(heads):
+            raise ValueError(
+                f"Objective '{name}' predicts {sorted(missing)}, for which there is no head, only "
+                f"{sorted(heads)}; add model.heads.{sorted(missing)[0]}."
+            )

@@ -67,7 +67,7 @@ class Entry(nn.Module, ABC):
         placeholder: What stands for a hidden step: ``own``, a learned vector; another modality's name, the vector of
             that one (the official code marks hidden past and hidden future frames alike); null, the projection of
             zeros (the official code has nothing for proprioception, which it never hides).
-        drop: Probability of hiding a visible step in training.
+        drop: Probability of hiding a visible step in training, see ``LatentTransformer.dropped``.
     """
 
     def __init__(self, shape: Shape, octaves: int, hidden: int, placeholder: str | None, drop: float) -> None:
@@ -95,8 +95,6 @@ class Entry(nn.Module, ABC):
             [b, n, d], the axes between flattened.
         """
         visible = visible.flatten(1)[..., None]
-        if self.training and self.drop:
-            visible = visible & (torch.rand(visible.shape, device=visible.device) >= self.drop)
         values = values.flatten(1, -2).where(visible, 0.0)  # a NaN at a hidden place would reach the gradients
         x = self.project(values)
         return x if self.placeholder is None else torch.where(visible, x, self.placeholder.to(values.dtype))

@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from uva_lightning.draws import Draws
 from uva_lightning.model.streams import Entry, Prefix, Shape, Stream
 from uva_lightning.types import Tokens, Visible
 
@@ -144,9 +145,23 @@ class LatentTransformer(nn.Module):
         """
         return self.decode(self.encode(tokens, seen))
 
+    def dropped(self, seen: Visible, draws: Draws) -> Visible:
+        """Hide more, at random, in training: each visible step of a stream with the probability that it is dropped.
+
+        Args:
+            seen: What objectives show.
+            draws: Of the samples.
+        """
+        shown = dict(seen)
+        for name, entry in {**self._prefixes, **self._fused}.items():
+            if self.training and entry.drop:
+                kept = draws.uniform(f"drop {name}", *seen[name].shape[1:]) >= entry.drop
+                shown[name] = seen[name] & kept.to(seen[name].device)
+        return Visible(shown)
+
     def encode(self, tokens: Tokens, seen: Visible) -> Tensor:
         """Fuse and encode: [b, n + t * s, d], the ``n`` tokens of the prefixes first."""
-        fused = sum(self.streams[name](tokens[name], seen[name]) for name in self._fused)
+        fused = sum(stream(tokens[name], seen[name]) for name, stream in self._fused.items())
         x = [prefix(tokens[n], seen[n]) + prefix.encoder_positions for n, prefix in self._prefixes.items()]
         x.append(self.encoder_positions(fused + self.fuse_bias.to(fused.dtype)))
         return self.encoder_norm(self.encoder(self.encoder_entry(_joined(x))))
@@ -162,8 +177,8 @@ class LatentTransformer(nn.Module):
         return rearrange(self.latent_positions(x), "b (t s) d -> b t s d", t=self.frames)
 
     @property
-    def _fused(self) -> list[str]:
-        return [name for name, entry in self.streams.items() if isinstance(entry, Stream)]
+    def _fused(self) -> dict[str, Stream]:
+        return {name: entry for name, entry in self.streams.items() if isinstance(entry, Stream)}
 
     @property
     def _prefixes(self) -> dict[str, Prefix]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from uva_lightning.model.heads.aggregate import Aggregator, ConvFC, ConvOri, TokenConv, TokenFC
 from uva_lightning.model.heads.base import ActionHead, Sampling
+from uva_lightning.model.heads.denoiser import Noising
 from uva_lightning.model.heads.diffusion import GaussianDiffusion
 from uva_lightning.model.streams import Shape
 from uva_lightning.official.names import HEADS, Layout, pairs
@@ -47,16 +48,14 @@ def _kind(
 ) -> Tensor:
     """Compare one kind; gives the errors of its sampled actions, f32[n]."""
     head, samples = _head(kind, aggregator, facts, prefix, numbers["target"]), len(numbers["target"])
-    denoiser = cast(GaussianDiffusion, head.denoiser)
     width = head.aggregate.width
     latent = normal(f"{prefix}input/acthead/Z", (samples, FRAMES * PLACES, width))
     ledger.compare(GROUP, "latents", "Z", latent[:, ROWS, COLUMNS], numbers["Z"], 0.0)
     latent, tokens = latent.view(samples, FRAMES, PLACES, width), Tokens({"action": numbers["target"]})
 
-    def measure(target: Tensor, condition: Tensor) -> Tensor:
-        return denoiser.loss_at(target, denoiser.net.condition(condition), numbers["t"].long(), numbers["noise"])
-
-    loss = head.loss(latent, tokens, Visible.only(tokens), measure).mean()
+    rows = numbers["target"].shape[:2]
+    at = Noising(numbers["t"].long().view(*rows, 1), numbers["noise"].view(*rows, 1, -1))
+    loss = head.loss(latent, tokens, Visible.only(tokens), at).means.mean()
     ledger.compare(GROUP, "losses", kind, loss, numbers[f"{kind}/loss"], WITH_LOGARITHM)
 
     names = f"{prefix}acthead/{kind}/0/action"

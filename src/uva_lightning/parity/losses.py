@@ -8,12 +8,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from uva_lightning.draws import seeded
 from uva_lightning.model.heads.base import Head
+from uva_lightning.model.heads.denoiser import Noising
 from uva_lightning.model.heads.diffusion import GaussianDiffusion
 from uva_lightning.objective import Objective
 from uva_lightning.parity.build import Official
 from uva_lightning.parity.ledger import FLOAT32, GRADIENT, LOGARITHM, WITH_LOGARITHM, Ledger
-from uva_lightning.sampler import seeded
 from uva_lightning.types import Tokens, Visible
 
 HEADS = {"video": "video", "wrist": "wrist", "action": "action", "proprio": "future_proprio"}
@@ -107,13 +108,10 @@ def _head(
     inputs, (group, mode) = model.variant.inputs, where
     time, noise = inputs[f"draw/t_{name}"].long(), inputs[f"draw/noise_{name}"]
     rows: dict[str, Tensor] = {}
-
-    def every(target: Tensor, condition: Tensor) -> Tensor:
-        rows["mse"], rows["vb"] = denoiser.terms_at(target, denoiser.net.condition(condition), time, noise)
-        return rows["mse"]
-
+    everything = head.rows(latent, tokens, Visible.only(tokens))
     with torch.no_grad():
-        head.loss(latent, tokens, Visible.only(tokens), every)
+        condition = denoiser.net.condition(everything.condition)
+        rows["mse"], rows["vb"] = denoiser.terms_at(everything.target, condition, time, noise)
     first = time == 0
     ledger.compare(group, "rows: mse", f"{mode}/{name}", rows["mse"], stored[f"head/{name}/mse"], FLOAT32)
     for quantity, chosen, allowed in (("t > 0", ~first, FLOAT32), ("t = 0", first, LOGARITHM)):
@@ -121,10 +119,9 @@ def _head(
         ledger.compare(group, f"rows: vb, {quantity}", f"{mode}/{name}", found, wanted, allowed)
     hidden = ~seen[head.modality].flatten() if HEADS[name] in tokens.cameras else torch.ones_like(first)
 
-    def chosen_rows(target: Tensor, condition: Tensor) -> Tensor:
-        return denoiser.loss_at(target, denoiser.net.condition(condition), time[hidden], noise[hidden])
-
-    value = head.loss(latent, tokens, seen, chosen_rows).mean()
+    shape = everything.hidden.shape
+    errors = head.loss(latent, tokens, seen, Noising(time.view(*shape, 1), noise.view(*shape, 1, -1)))
+    value = errors.sums.sum() / errors.counts.sum()
     ledger.compare(group, "head losses", f"{mode}/{name}", value, stored[f"head/{name}/scalar"], WITH_LOGARITHM)
     kept = hidden & ~first
     ours = (rows["mse"] + rows["vb"])[kept].mean()

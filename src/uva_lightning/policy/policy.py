@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from uva_lightning.draws import seeded
 from uva_lightning.model.checkpoint import load_module
 from uva_lightning.module import UVAModule
 from uva_lightning.policy.generation import MaskedGenerator, Noise
-from uva_lightning.sampler import seeded
 from uva_lightning.types import Batch, DataSpec, Tokens, Visible
 from uva_lightning.union import joined
 

@@ -23,7 +23,7 @@ class Aggregator(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, latent: Tensor) -> Tensor:
-        """Map [b, t, s, d] to [b, conditions, width]."""
+        """Map [b, t, s, d] to [b, conditions, width], also for no samples at all (b = 0)."""
 
 
 class ConvFC(Aggregator):
@@ -47,7 +47,7 @@ class ConvFC(Aggregator):
         """See the base class."""
         frames = rearrange(latent, "b t (y x) d -> (b t) d y x", y=self.grid[0])
         x = self.fc(self.conv(frames).flatten(1))  # [b * t, d]
-        x = self.interpolate(rearrange(x, "(b t) d -> b d t", b=len(latent)))  # [b, d, h]
+        x = self.interpolate(x.unflatten(0, latent.shape[:2]).transpose(1, 2))  # [b, d, h]
         return self.refine(rearrange(x, "b d h -> b h d"))
 
 

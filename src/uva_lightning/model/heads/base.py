@@ -6,20 +6,53 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from uva_lightning.draws import Normal
 from uva_lightning.model.heads.aggregate import Aggregator
-from uva_lightning.model.heads.denoiser import Denoiser, Guide, StepNoise, fresh_noise
+from uva_lightning.model.heads.denoiser import Denoiser, Guide, Noising, StepNoise, fresh_noise
 from uva_lightning.model.streams import Shape
 from uva_lightning.types import Tokens, Visible
 
 DenoiserFactory = Callable[[int, int], Denoiser]
 AggregatorFactory = Callable[[Shape], Aggregator]
 Steps = int | str
-Measure = Callable[[Tensor, Tensor], Tensor]
-"""Loss f32[n] of targets f32[n, c] given conditions [n, k]; the rows are the hidden ones, in their order."""
+
+
+class Rows(NamedTuple):
+    """What a denoiser works on: the rows of some samples, such as their tokens or actions.
+
+    Args:
+        target: f32[n, c], of all rows, or of the hidden ones where the others need not be computed.
+        condition: [n, k].
+        hidden: bool[b, r], which of each sample's rows count.
+        valid: bool[n, c], channels that a row has; all if not given.
+    """
+
+    target: Tensor
+    condition: Tensor
+    hidden: Tensor
+    valid: Tensor | None = None
+
+
+class Errors(NamedTuple):
+    """Denoising error of some samples, so that means can be taken over those of all processes.
+
+    Args:
+        sums: f32[b], over the hidden rows of each sample.
+        counts: i64[b], hidden rows.
+    """
+
+    sums: Tensor
+    counts: Tensor
+
+    @property
+    def means(self) -> Tensor:
+        """Mean over the hidden rows of each sample, f32[b]; 0 where there are none."""
+        return self.sums / self.counts.clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -60,18 +93,32 @@ class Head(nn.Module, ABC):
         self.steps, self.temperature = steps, temperature
 
     @abstractmethod
-    def loss(self, latent: Tensor, tokens: Tokens, seen: Visible, measure: Measure | None = None) -> Tensor:
+    def rows(self, latent: Tensor, tokens: Tokens, seen: Visible) -> Rows:
+        """Give what the denoiser is trained on; arguments as ``loss``. All samples have equally many rows."""
+
+    def loss(self, latent: Tensor, tokens: Tokens, seen: Visible, noise: Normal | Noising | None = None) -> Errors:
         """Measure the denoising error on the hidden tokens.
 
         Args:
-            latent: Z, [b, t, s, d], of the samples this head is trained on.
+            latent: Z, [b, t, s, d], of the samples this head is trained on; there may be none (b = 0).
             tokens: Their tokens, the target among them.
             seen: What was visible to the transformer.
-            measure: Loss of the rows; the denoiser's if not given, which draws levels and noise itself.
-
-        Returns:
-            f32[b], mean over the hidden tokens of each sample.
+            noise: Draws levels and noise for the samples, or those of all their rows; torch's global generator draws
+                if not given.
         """
+        rows = self.rows(latent, tokens, seen)
+        hidden = rows.hidden
+        if not isinstance(noise, Noising):  # one draw for all rows, so that none depends on which are hidden
+            shape = (hidden.shape[1], self.denoiser.draws, rows.target.shape[-1] + 1)
+            noise = self.denoiser.noising((noise or partial(_fresh, latent))(*shape))
+        every = len(rows.target) == hidden.numel()  # rows of visible tokens are there, too, or there are none
+        at = Noising(*(x.flatten(0, 1) if every else x[hidden] for x in noise))
+        losses = self.denoiser.loss(rows.target, rows.condition, at, rows.valid)  # f32[n]
+        if every:
+            spread = losses.view(hidden.shape).where(hidden, 0.0)
+        else:
+            spread = losses.new_zeros(hidden.shape).masked_scatter(hidden, losses)
+        return Errors(spread.sum(dim=1), hidden.sum(dim=1))
 
     def denoise(
         self, condition: Tensor, noise: Tensor, how: Sampling, unguided: Tensor | None, valid: Tensor | None = None
@@ -123,13 +170,11 @@ class VideoHead(Head):
         super().__init__(modality, shape.channels, denoiser(shape.channels, shape.width), steps, temperature)
         self.residual = residual
 
-    def loss(self, latent: Tensor, tokens: Tokens, seen: Visible, measure: Measure | None = None) -> Tensor:
-        """See the base class; visible tokens never reach the network."""
+    def rows(self, latent: Tensor, tokens: Tokens, seen: Visible) -> Rows:
+        """See the base class: the hidden tokens; visible ones never reach the network."""
         hidden = ~seen[self.modality]  # bool[b, t, s]
         target = tokens[self.modality] - self._base(tokens, seen)
-        rows = (measure or self.denoiser.loss)(target[hidden], latent[hidden])  # f32[n]
-        total = torch.zeros(hidden.shape, device=rows.device).masked_scatter(hidden, rows).flatten(1).sum(dim=1)
-        return total / hidden.flatten(1).sum(dim=1).clamp(min=1)
+        return Rows(target[hidden], latent[hidden], hidden.flatten(1))
 
     def sample(self, latent: Tensor, tokens: Tokens, seen: Visible, noise: Tensor, how: Sampling = USUAL) -> Tensor:
         """See the base class; visible tokens are returned as they are, and cost nothing."""
@@ -173,34 +218,39 @@ class ActionHead(Head):
         super().__init__(modality, shape.channels, denoiser(channels, width), steps, temperature)
         self.aggregate, self.conditions = aggregate, conditions
 
-    def loss(self, latent: Tensor, tokens: Tokens, seen: Visible, measure: Measure | None = None) -> Tensor:
-        """See the base class; a row counts if any action in it is hidden."""
-        target = tokens[self.modality][..., : self.channels].flatten(1)  # f32[b, h * a]
-        condition = self._condition(latent)
-        measure = measure or partial(self.denoiser.loss, valid=self._valid(tokens, len(condition)))
-        rows = measure(target.reshape(len(condition), -1), condition).view(len(latent), -1)
-        hidden = (~seen[self.modality]).view(*rows.shape, -1).any(dim=-1)  # bool[b, rows]
-        return rows.where(hidden, 0.0).sum(dim=1) / hidden.sum(dim=1).clamp(min=1)
+    def rows(self, latent: Tensor, tokens: Tokens, seen: Visible) -> Rows:
+        """See the base class: all rows, of which one counts if any action in it is hidden."""
+        target = tokens[self.modality][..., : self.channels]  # f32[b, h, a]
+        target = target.unflatten(1, (self.conditions, -1)).flatten(2).flatten(0, 1)  # f32[b * conditions, c]
+        hidden = (~seen[self.modality]).unflatten(1, (self.conditions, -1)).any(dim=-1)  # bool[b, conditions]
+        return Rows(target, self._condition(latent), hidden, self._valid(tokens))
 
     def sample(self, latent: Tensor, tokens: Tokens, seen: Visible, noise: Tensor, how: Sampling = USUAL) -> Tensor:
         """See the base class; visible actions are returned as they are."""
         condition = self._condition(latent)
         rows = noise.reshape(len(condition), -1)
         unguided = None if how.guide is None else self._condition(how.guide.condition)
-        action = self.denoise(condition, rows, how, unguided, self._valid(tokens, len(rows))).view_as(noise)
+        action = self.denoise(condition, rows, how, unguided, self._valid(tokens)).view_as(noise)
         return torch.where(seen[self.modality][..., None], tokens[self.modality][..., : self.channels], action)
 
-    def _valid(self, tokens: Tokens, rows: int) -> Tensor | None:
+    def _valid(self, tokens: Tokens) -> Tensor | None:
         """Tell which numbers of each row are there, bool[rows, c]; None where all are."""
         valid = tokens.valid.get(self.modality)  # bool[b, a]
         if valid is None:
             return None
         steps = tokens[self.modality].shape[1]
-        return valid[:, None, : self.channels].expand(-1, steps, -1).reshape(rows, -1)
+        return (
+            valid[:, None, : self.channels]
+            .expand(-1, steps, -1)
+            .flatten(1)
+            .unflatten(1, (self.conditions, -1))
+            .flatten(0, 1)
+        )
 
     def _condition(self, latent: Tensor) -> Tensor:
         """Conditions of all rows, [b * conditions, k]."""
-        return self.aggregate(latent).reshape(len(latent) * self.conditions, -1)
+        each: Tensor = self.aggregate(latent).flatten(1)
+        return each.unflatten(1, (self.conditions, -1)).flatten(0, 1)
 
     def _rows(self, shape: Shape, aggregate: Aggregator) -> tuple[int, int, int]:
         """Width of a denoised row, rows per sample and width of a row's condition."""
@@ -217,3 +267,8 @@ class ActionChunkHead(ActionHead):
 
     def _rows(self, shape: Shape, aggregate: Aggregator) -> tuple[int, int, int]:
         return shape.channels * shape.steps, 1, aggregate.conditions * aggregate.width
+
+
+def _fresh(samples: Tensor, *shape: int) -> Tensor:
+    """Draw for each of these samples from torch's global generator."""
+    return torch.randn(len(samples), *shape, device=samples.device)

@@ -27,21 +27,48 @@ class Guide(NamedTuple):
     scale: float
 
 
+class Noising(NamedTuple):
+    """At which levels and with which noise the error of rows is measured.
+
+    Args:
+        level: [..., draws], as the process counts its levels, see ``Denoiser.levels``.
+        noise: f32[..., draws, c], standard normal.
+    """
+
+    level: Tensor
+    noise: Tensor
+
+
 def fresh_noise(step: int, x: Tensor) -> Tensor:
     """Draw the noise of a step from torch's global generator."""
     return torch.randn_like(x)
 
 
 class Denoiser(nn.Module, ABC):
-    """A diffusion process with its network. Rows are independent: a token, an action or a whole chunk."""
+    """A diffusion process with its network. Rows are independent: a token, an action or a whole chunk.
+
+    Attributes:
+        draws: Levels and noises at which each row's error is measured in a training step.
+    """
+
+    draws: int = 1
 
     @abstractmethod
-    def loss(self, target: Tensor, condition: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Noise the target at random levels and measure the error of the network.
+    def levels(self, normal: Tensor) -> Tensor:
+        """Choose the levels of training from standard normal numbers f32[...]: [...], as the process counts them."""
+
+    def noising(self, normal: Tensor) -> Noising:
+        """Split standard normal numbers f32[..., draws, c + 1] into noise and, from the last one, levels."""
+        return Noising(self.levels(normal[..., -1]), normal[..., :-1])
+
+    @abstractmethod
+    def loss(self, target: Tensor, condition: Tensor, at: Noising, valid: Tensor | None = None) -> Tensor:
+        """Noise the target and measure the error of the network; also of no rows at all.
 
         Args:
             target: f32[n, c].
             condition: [n, k].
+            at: Levels [n, draws] and noise f32[n, draws, c].
             valid: bool[n, c], channels that a row has; all if not given. The network sees the others as zeros and
                 nothing is asked of it there, so that rows of different widths can share it.
 

@@ -12,7 +12,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from uva_lightning.model.heads.denoiser import Denoiser, Guide, StepNoise, fresh_noise, mean_over, only
+from uva_lightning.model.heads.denoiser import Denoiser, Guide, Noising, StepNoise, fresh_noise, mean_over, only
 from uva_lightning.model.heads.network import DenoisingMLP
 from uva_lightning.model.heads.spacing import spaced
 
@@ -167,15 +167,18 @@ class GaussianDiffusion(Denoiser):
         self.schedule = Schedule(list(range(TRAIN_STEPS)))
         self._respaced: dict[str, Schedule] = {}
 
-    def loss(self, target: Tensor, condition: Tensor, valid: Tensor | None = None) -> Tensor:
+    def levels(self, normal: Tensor) -> Tensor:
+        """See the base class: every level is as likely, i64[...]."""
+        return (TRAIN_STEPS * torch.special.ndtr(normal)).long().clamp(max=TRAIN_STEPS - 1)
+
+    def loss(self, target: Tensor, condition: Tensor, at: Noising, valid: Tensor | None = None) -> Tensor:
         """See the base class: squared error of the noise plus the variational term that trains the variance."""
-        target = target.float().repeat(self.draws, 1)  # f32[draws * n, c]
-        condition = self.net.condition(condition).repeat(self.draws, 1)
-        time = torch.randint(TRAIN_STEPS, (len(target),), device=target.device)
-        noise = torch.randn_like(target)
-        valid = None if valid is None else valid.repeat(self.draws, 1)
-        rows = self.loss_at(target, condition, time, noise, valid)
-        return rows.view(self.draws, -1).mean(dim=0)
+        draws = at.level.shape[1]
+        target = target.float().repeat_interleave(draws, dim=0)  # f32[n * draws, c]
+        condition = self.net.condition(condition).repeat_interleave(draws, dim=0)
+        valid = None if valid is None else valid.repeat_interleave(draws, dim=0)
+        rows = self.loss_at(target, condition, at.level.flatten(), at.noise.flatten(0, 1), valid)
+        return rows.view(-1, draws).mean(dim=1)
 
     def loss_at(
         self, target: Tensor, condition: Tensor, time: Tensor, noise: Tensor, valid: Tensor | None = None

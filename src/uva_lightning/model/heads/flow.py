@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from uva_lightning.model.heads.denoiser import Denoiser, Guide, StepNoise, fresh_noise, mean_over, only
+from uva_lightning.model.heads.denoiser import Denoiser, Guide, Noising, StepNoise, fresh_noise, mean_over, only
 from uva_lightning.model.heads.network import DenoisingMLP
 from uva_lightning.model.heads.spacing import number_of_steps
 
@@ -39,15 +39,19 @@ class FlowMatching(Denoiser):
         self.net = DenoisingMLP(channels, channels, condition, width, depth)
         self.draws, self.time_mean, self.time_std = draws, time_mean, time_std
 
-    def loss(self, target: Tensor, condition: Tensor, valid: Tensor | None = None) -> Tensor:
+    def levels(self, normal: Tensor) -> Tensor:
+        """See the base class: the logit of the time is normal."""
+        return torch.sigmoid(self.time_mean + self.time_std * normal)
+
+    def loss(self, target: Tensor, condition: Tensor, at: Noising, valid: Tensor | None = None) -> Tensor:
         """See the base class."""
-        target = target.float().repeat(self.draws, 1)  # f32[draws * n, c]
-        condition = self.net.condition(condition).repeat(self.draws, 1)
-        valid = None if valid is None else valid.repeat(self.draws, 1)
-        noise = only(torch.randn_like(target), valid)
-        time = torch.sigmoid(self.time_mean + self.time_std * torch.randn_like(target[:, :1]))
-        velocity = self.net(torch.lerp(target, noise, time), TIME_SCALE * time[:, 0], condition)
-        return mean_over((velocity - (noise - target)).square(), valid).view(self.draws, -1).mean(dim=0)
+        draws = at.level.shape[1]
+        target = target.float().repeat_interleave(draws, dim=0)  # f32[n * draws, c]
+        condition = self.net.condition(condition).repeat_interleave(draws, dim=0)
+        valid = None if valid is None else valid.repeat_interleave(draws, dim=0)
+        noise, time = only(at.noise.flatten(0, 1), valid), at.level.flatten()
+        velocity = self.net(torch.lerp(target, noise, time[:, None]), TIME_SCALE * time, condition)
+        return mean_over((velocity - (noise - target)).square(), valid).view(-1, draws).mean(dim=1)
 
     def sample(
         self,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 
-from torch import Generator, Tensor
+from torch import Tensor
 
+from uva_lightning.draws import Normal
 from uva_lightning.model.fitted import Fitted
 
 
@@ -36,8 +37,13 @@ class Tokenizer(Fitted):
         """Encode u8[..., H, W, 3] to moments f32[..., s, m], which ``sample`` turns into latents."""
 
     @abstractmethod
-    def sample(self, moments: Tensor, rng: Generator | None = None) -> Tensor:
-        """Draw latents f32[..., s, c] from moments [..., s, m]; without a generator, by default, their mean."""
+    def sample(self, moments: Tensor, normal: Normal | None = None) -> Tensor:
+        """Turn moments [b, ..., s, m] into latents f32[b, ..., s, c].
+
+        Args:
+            moments: As ``encode`` gives them.
+            normal: Draws the noise of the samples ``b`` where latents are to be drawn; by default their mean is taken.
+        """
 
     @abstractmethod
     def decode(self, latents: Tensor, image_size: int) -> Tensor:

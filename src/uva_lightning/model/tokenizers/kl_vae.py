@@ -10,9 +10,10 @@ from typing import Literal
 import torch
 from diffusers import AutoencoderKL
 from einops import rearrange
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional
 
+from uva_lightning.draws import Normal
 from uva_lightning.model.tokenizers.base import Tokenizer
 from uva_lightning.model.tokenizers.kl16 import SCALE
 
@@ -79,11 +80,12 @@ class KLVAE(Tokenizer):
         moments = [self._encode_block(block) for block in frames.reshape(-1, *frames.shape[-3:]).split(BLOCK)]
         return torch.cat(moments).unflatten(0, lead)
 
-    def sample(self, moments: Tensor, rng: Generator | None = None) -> Tensor:
-        """See the base class; what is drawn without a generator comes from torch's own."""
-        if self.posterior == "mean" or (rng is None and self.posterior == "sample"):
+    def sample(self, moments: Tensor, normal: Normal | None = None) -> Tensor:
+        """See the base class; what is drawn in use comes from torch's own generator."""
+        if self.posterior == "mean" or (normal is None and self.posterior == "sample"):
             return self.draw(moments)
-        noise = torch.randn((*moments.shape[:-1], moments.shape[-1] // 2), generator=rng)  # on the CPU: any device
+        shape = (*moments.shape[:-1], moments.shape[-1] // 2)
+        noise = torch.randn(shape) if normal is None else normal(*shape[1:])  # on the CPU in use: any device
         return self.draw(moments, noise.to(moments.device))
 
     def draw(self, moments: Tensor, noise: Tensor | None = None) -> Tensor:

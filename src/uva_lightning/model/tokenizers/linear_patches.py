@@ -6,8 +6,9 @@ import hashlib
 
 import torch
 from einops import rearrange
-from torch import Generator, Tensor
+from torch import Tensor
 
+from uva_lightning.draws import Normal
 from uva_lightning.model.tokenizers.base import Tokenizer
 
 PIXEL_MAX = 255.0
@@ -67,7 +68,7 @@ class LinearPatches(Tokenizer):
         self._check()
         return (self._patches(frames) - self._mean) @ self._basis / self._scale
 
-    def sample(self, moments: Tensor, rng: Generator | None = None) -> Tensor:
+    def sample(self, moments: Tensor, normal: Normal | None = None) -> Tensor:
         """See the base class; there is nothing random."""
         return moments.float()
 
