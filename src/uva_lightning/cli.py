@@ -31,6 +31,11 @@ COMMANDS = {
     ),
     "data check": ("uva_lightning.commands.check_data:check_data", "look for what may be wrong with a data set"),
     "bench data": ("uva_lightning.commands.bench_data:bench_data", "measure how fast windows are read"),
+    "bench train": ("uva_lightning.commands.bench_train:bench_train", "measure what training steps cost"),
+    "bench project": (
+        "uva_lightning.commands.bench_project:bench_project",
+        "compute time and price of a run from such measurements",
+    ),
     "import-checkpoint": (
         "uva_lightning.commands.import_checkpoint:import_checkpoint",
         "make a checkpoint of the official code loadable",
@@ -44,6 +49,8 @@ COMMANDS = {
     "objectives": ("uva_lightning.commands.objectives:list_objectives", "list what the model can be asked to do"),
     "doctor": ("uva_lightning.commands.doctor:doctor", "check the environment and say how to mend it"),
 }
+WHOLE = ("bench train",)
+"""Commands that take all options of ``uva fit``, and read their own from the command line themselves."""
 WRONG_USE, INTERRUPTED = 2, 130
 
 
@@ -115,6 +122,8 @@ def _dispatch(command: str, args: list[str]) -> int:
         sys.path.append(os.getcwd())  # a config may name classes of a module beside the user
     if command in TRAINING:
         return int(_load("uva_lightning.commands.training:run")([command, *args]))
+    if command in WHOLE:
+        return int(_load(COMMANDS[command][0])(args))
     if command in COMMANDS:
         return _call(command, args)
     if group := [name.removeprefix(f"{command} ") for name in COMMANDS if name.startswith(f"{command} ")]:

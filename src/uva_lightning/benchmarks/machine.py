@@ -41,6 +41,16 @@ def peak_bytes() -> int:
     return _kib(STATUS, "VmHWM") * 1024
 
 
+def resident_bytes() -> int:
+    """Memory of this process now (VmRSS); 0 where nothing tells."""
+    return _kib(STATUS, "VmRSS") * 1024
+
+
+def gpu_peak_bytes(device: torch.device) -> int:
+    """Largest memory of tensors on a GPU since the start or the last reset; 0 where there is no GPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
 def reset_peak() -> None:
     """Begin a new peak where the system allows it; otherwise the old one stands."""
     try:

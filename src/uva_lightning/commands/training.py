@@ -2,10 +2,12 @@
 
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from lightning.fabric.plugins import ClusterEnvironment, TorchCheckpointIO
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -58,7 +60,7 @@ class UVACLI(LightningCLI):
         """Unpickle nothing but tensors and plain values, and look for the checkpoint before any data are read.
 
         Raises:
-            UserError: There is no such checkpoint.
+            UserError: There is no such checkpoint, or no such accelerator.
         """
         config = self.config.get(self.config.get("subcommand"), self.config)
         given = config.get("ckpt_path")
@@ -66,6 +68,7 @@ class UVACLI(LightningCLI):
             raise UserError(f"There is no checkpoint {given}, expected a file that 'uva fit' wrote; set --ckpt_path.")
         if "weights_only" in config:
             config["weights_only"] = True
+        _check_accelerator(str(config.trainer.accelerator))
 
     def instantiate_classes(self) -> None:
         """Build everything; what a constructor refuses is the user's to mend."""
@@ -148,21 +151,58 @@ def launch(model: type[LightningModule], data: type[LightningDataModule]) -> Non
         UserError: The configuration cannot work.
     """
     try:
-        UVACLI(
-            model,
-            data,
-            save_config_callback=RunRecord,
-            trainer_defaults={"use_distributed_sampler": False, "callbacks": [PredictionFile(), SetShares()]},
-            seed_everything_default=SEED,
-            parser_class=TrainingParser,
-            parser_kwargs={"prog": "uva", "allow_abbrev": False},
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-        )
+        UVACLI(model, data, save_config_callback=RunRecord, **_cli_options("uva"))
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into status 1
             raise KeyboardInterrupt from stop
         raise
+
+
+def build(argv: Sequence[str], prog: str) -> UVACLI:
+    """Build model, data and trainer of an experiment, and run nothing.
+
+    Args:
+        argv: Options of ``uva fit``, with resolved configs.
+        prog: How the command is called, for messages.
+
+    Raises:
+        UserError: The configuration cannot work.
+    """
+    TrainingParser.left_out = import_components()
+    from uva_lightning.datamodules.training_data import TrainingData
+    from uva_lightning.module import UVAModule
+
+    with warnings.catch_warnings():  # the other ranks of a node repeat sys.argv, which stays
+        warnings.filterwarnings("ignore", "LightningCLI's args parameter")
+        return UVACLI(
+            UVAModule, TrainingData, save_config_callback=None, args=list(argv), run=False, **_cli_options(prog)
+        )
+
+
+def _cli_options(prog: str) -> dict[str, Any]:
+    return {
+        "trainer_defaults": {"use_distributed_sampler": False, "callbacks": [PredictionFile(), SetShares()]},
+        "seed_everything_default": SEED,
+        "parser_class": TrainingParser,
+        "parser_kwargs": {"prog": prog, "allow_abbrev": False},
+        "subclass_mode_data": True,
+        "auto_configure_optimizers": False,
+    }
+
+
+def _check_accelerator(name: str) -> None:
+    """Refuse a GPU where there is none, before any work.
+
+    Raises:
+        UserError: There is none.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there["gpu"] = any(there.values())
+    if not there.get(name, True):
+        raise UserError(
+            f"trainer.accelerator is {name}, but torch {torch.__version__} sees no such device; set "
+            "--trainer.accelerator=cpu, or install a torch built for it ('uva doctor' shows what there is)."
+        )
 
 
 def _spec(data: Any) -> Any:
