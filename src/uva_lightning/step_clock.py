@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
@@ -30,20 +31,23 @@ PARTS = {
 _PAUSED = "paused"
 
 
-class Mark(Protocol):
-    """A moment on the timeline of a device."""
+class Mark(ABC):
+    """The present moment on the timeline of a device."""
 
+    @abstractmethod
     def reached(self) -> bool:
         """Whether the device has come so far."""
 
+    @abstractmethod
     def wait(self) -> None:
         """Wait until it has."""
 
-    def until(self, later: Mark) -> float:
-        """Give the time to a later mark in s; both are reached."""
+    @abstractmethod
+    def until(self, later: Any) -> float:
+        """Give the time to a later mark of the same kind in s; both are reached."""
 
 
-class HostMark:
+class HostMark(Mark):
     """A moment of this process, for devices that do not run behind it."""
 
     def __init__(self) -> None:
@@ -56,12 +60,12 @@ class HostMark:
     def wait(self) -> None:
         """See ``Mark``."""
 
-    def until(self, later: HostMark) -> float:
+    def until(self, later: Any) -> float:
         """See ``Mark``."""
         return later._time - self._time
 
 
-class CudaMark:
+class CudaMark(Mark):
     """A place in the current stream: the process goes on, and the time is read when the GPU has got there."""
 
     def __init__(self) -> None:
@@ -76,7 +80,7 @@ class CudaMark:
         """See ``Mark``."""
         self._event.synchronize()
 
-    def until(self, later: CudaMark) -> float:
+    def until(self, later: Any) -> float:
         """See ``Mark``."""
         return self._event.elapsed_time(later._event) / 1000
 
@@ -91,8 +95,8 @@ class StepClock:
         mark: Makes a mark; by the device if not given.
     """
 
-    def __init__(self, device: torch.device, mark: type[Mark] | None = None) -> None:
-        self._mark: type[Mark] = mark or (CudaMark if device.type == "cuda" else HostMark)
+    def __init__(self, device: torch.device, mark: Callable[[], Mark] | None = None) -> None:
+        self._mark: Callable[[], Mark] = mark or (CudaMark if device.type == "cuda" else HostMark)
         self._marks: deque[tuple[str, Mark]] = deque()
         self._seconds: dict[str, float] = defaultdict(float)
         self.flops = PartFlops()
@@ -164,8 +168,8 @@ _OWN_COUNTS = {
     _OPS._scaled_dot_product_efficient_attention_backward: _attention_backward,
     _OPS._scaled_dot_product_cudnn_attention_backward: _attention_backward,
 }
-"""Torch does not know attention on the CPU, and counts what the fused backward kernels compute again; the same model has
-the same FLOPs with every kernel here."""
+"""Torch does not know attention on the CPU, and counts what the fused backward kernels compute again; here the same
+model has the same FLOPs with every kernel."""
 
 
 class PartFlops:

@@ -109,15 +109,15 @@ class Measured(StepParts):
         )
 
 
-def bare(trainer: Trainer) -> None:
-    """Leave the callbacks that take part in a step; the others would write, or ask for what is not measured."""
+def add(trainer: Trainer, measured: Measured) -> None:
+    """Add the measurement; of the other callbacks those stay that take part in a step, and do not write or show."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning with setattr
     callbacks[:] = [
         callback
         for callback in callbacks
-        if not isinstance(callback, NOT_MEASURED)
-        and any(is_overridden(hook, callback, Callback) for hook in IN_A_STEP)
+        if not isinstance(callback, NOT_MEASURED) and any(is_overridden(hook, callback, Callback) for hook in IN_A_STEP)
     ]
+    callbacks.append(measured)  # last: what the others do in a step is in it
 
 
 def described(trainer: Trainer, module: LightningModule, measured: Measured) -> dict[str, Any]:

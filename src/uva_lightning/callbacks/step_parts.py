@@ -197,7 +197,7 @@ class StepParts(Callback, ABC):
         self._clock.switch(step_clock.TRUNK_BACKWARD)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # callbacks run in their order after the last gradient; DDP adds its own, which waits, with that gradient
-            engine: Any = torch.autograd.Variable._execution_engine  # type: ignore[attr-defined]
+            engine: Any = torch.autograd.Variable._execution_engine
             engine.queue_callback(lambda: self._switch(step_clock.SYNCHRONISATION))
 
 

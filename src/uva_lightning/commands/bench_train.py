@@ -93,7 +93,7 @@ def check_writable(path: Path) -> None:
         if new:
             path.unlink()
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); set --json to a file in a folder of yours.") from error
+        raise UserError(f"{path} cannot be written ({error.strerror}); set --json to another place.") from error
 
 
 def _options() -> argparse.ArgumentParser:
@@ -128,13 +128,12 @@ def _measure(argv: Sequence[str], warmup: int, steps: int, peak: Peak | None) ->
     Returns:
         What it said; nothing in the other processes.
     """
-    from uva_lightning.benchmarks.training import Measured, bare, described, legend, table
+    from uva_lightning.benchmarks.training import Measured, add, described, legend, table
     from uva_lightning.commands.training import build
 
     cli = build([*argv, *ALWAYS, f"--trainer.max_steps={warmup + steps}"], "uva bench train")
     trainer, measured = cli.trainer, Measured(warmup, peak)
-    bare(trainer)
-    trainer.callbacks.append(measured)  # last: what the others do in a step is in it
+    add(trainer, measured)
     trainer.fit(cli.model, datamodule=cli.datamodule)
     if not trainer.is_global_zero:
         return None
