@@ -124,11 +124,14 @@ def described(trainer: Trainer, module: LightningModule, measured: Measured) -> 
     """Give the numbers of a measurement, as ``uva bench train`` writes them; its help describes them.
 
     Raises:
-        RuntimeError: Training ended before the last step.
+        ValueError: Training ended before the last step.
     """
     lap, memory, peak = measured.lap_done, measured.memory, measured.peak
     if memory is None or peak is None:
-        raise RuntimeError(f"Training ended at step {trainer.global_step}, expected {trainer.max_steps}.")
+        raise ValueError(
+            f"Training ended at step {trainer.global_step}, expected {trainer.max_steps} to measure; leave "
+            "trainer.max_epochs and trainer.max_time out."
+        )
     flops = sum(measured.flops.values())
     per_s = lap.samples / lap.total
     return {
