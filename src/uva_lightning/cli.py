@@ -25,6 +25,10 @@ COMMANDS = {
     "cache": ("uva_lightning.commands.cache:cache", "encode a data set once, into shards that training reads"),
     "rollout": ("uva_lightning.commands.rollout:rollout", "run a checkpoint in simulated environments"),
     "functions": ("uva_lightning.functions:functions", "measure every function of a checkpoint against its baseline"),
+    "ablate": (
+        "uva_lightning.commands.ablate:ablate",
+        "train a config without each of its objectives, and with each balancer, and compare",
+    ),
     "data inspect": (
         "uva_lightning.commands.inspect_data:inspect_data",
         "print the facts of a data set and draw what it holds",

@@ -4,11 +4,13 @@ Such a command is a plain function with an argument of type ``RobotDataModule``;
 their own: ``uva convert lerobot --config configs/libero10.yaml --data.path P --out DIR``.
 """
 
+import json
 import sys
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from uva_lightning.commands.configs import read_config, resolve_configs
+from uva_lightning.commands.configs import CONFIG_OPTIONS, read_config, resolve_configs
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.merge import merge_configs, split_configs, write_config
 from uva_lightning.commands.parser import CommandParser
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 BASE, TOKENIZER_BASE = "uva_lightning.datamodules.base", "uva_lightning.model.tokenizers.base"
 DATA, MODEL, TOKENIZER = "data", "model", "tokenizer"
+TRAINING = "training"
+"""Argument of a command that takes what ``uva fit`` takes."""
 
 
 def data_from(argv: Sequence[str], prog: str = "uva") -> "RobotDataModule":
@@ -58,6 +62,8 @@ def run_command(function: Callable[..., Any], argv: Sequence[str], prog: str) ->
             function, args=args, as_positional=False, prog=prog, parser_class=CommandParser, allow_abbrev=False
         )
 
+    if TRAINING in signature(function).parameters:
+        return call(gather_training(function, argv))
     if not takes_data(function):
         return call(list(argv))
     from uva_lightning.commands.discovery import import_components
@@ -76,6 +82,22 @@ def takes_tokenizer(function: Callable[..., Any]) -> bool:
     """Tell whether a command also works with a tokenizer, which an experiment names under ``model:``."""
     base = sys.modules.get(TOKENIZER_BASE)
     return base is not None and base.Tokenizer in get_type_hints(function).values()
+
+
+def gather_training(function: Callable[..., Any], argv: Sequence[str]) -> list[str]:
+    """Collect the options that are for ``uva fit`` in the argument ``training`` of a command that trains.
+
+    Args:
+        function: The command; its other arguments are options of its own.
+        argv: Its command line.
+    """
+    own, theirs, target = list[str](), list[str](), list[str]()
+    known = {f"--{name}" for name in signature(function).parameters} | {"--help", "-h"}
+    for arg in argv:
+        if arg.startswith("--") or arg in ("-h", *CONFIG_OPTIONS):
+            target = own if arg.partition("=")[0] in known else theirs
+        target.append(arg)
+    return [*own, f"--{TRAINING}={json.dumps(theirs)}"] if theirs else own
 
 
 def _data_only(argv: list[str], with_tokenizer: bool = False) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import yaml
 from lightning.fabric.plugins import ClusterEnvironment, TorchCheckpointIO
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -118,6 +119,33 @@ class UVACLI(LightningCLI):
             f"uva: interrupted at step {self.trainer.global_step}; the checkpoint is {newest}\n"
             f"uva: go on with: uva fit --config {config} --ckpt_path {newest}\n"
         )
+
+
+class ConfigReader(UVACLI):
+    """Parse what a training command takes, and build nothing."""
+
+    def before_instantiate_classes(self) -> None:
+        """Leave everything as it is."""
+
+    def instantiate_classes(self) -> None:
+        """Keep the whole configuration as YAML text."""
+        self.text: str = self.parser.dump(self.config, skip_unset=False)
+
+
+def read_training(argv: Sequence[str]) -> dict[str, Any]:
+    """Give the whole configuration that the options of ``uva fit`` mean, with every default.
+
+    Args:
+        argv: Command line without the program's name and ``fit``.
+    """
+    from uva_lightning.datamodules.training_data import TrainingData
+    from uva_lightning.module import UVAModule
+
+    TrainingParser.left_out = import_components()
+    arguments = merge_configs(["", *resolve_configs(argv)])[1:]
+    reader = ConfigReader(UVAModule, TrainingData, args=arguments, run=False, **_cli_options("uva"))
+    content: dict[str, Any] = yaml.safe_load(reader.text)
+    return content
 
 
 def run(argv: Sequence[str]) -> int:

@@ -40,6 +40,45 @@ def bootstrap_mean(values: Sequence[float] | NDArray[np.float64], seed: int = 0)
     return Interval(float(low), float(high))
 
 
+def student_mean(values: Sequence[float] | NDArray[np.float64]) -> Interval | None:
+    """Give Student's t interval of a mean: for a few values, such as one per training seed, that scatter normally.
+
+    A bootstrap of three values would never leave the range of these three.
+
+    Returns:
+        The interval; nothing for a single value, which says nothing about its scatter.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1 or not len(numbers) or not np.isfinite(numbers).all():
+        raise ValueError(f"The values are {numbers.tolist()}, expected a list of at least one finite number.")
+    if len(numbers) == 1:
+        return None
+    centre = float(numbers.mean())
+    reach = student_quantile(len(numbers) - 1) * float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
+    return Interval(centre - reach, centre + reach)
+
+
+def student_quantile(freedom: int) -> float:
+    """Give the t within which Student's distribution lies with 95 % probability, ``freedom`` >= 1 degrees of it.
+
+    The distribution function is a finite sum in the angle atan(t / sqrt(freedom)) (Abramowitz and Stegun, 26.7.3 and
+    26.7.4), which rises with the angle.
+    """
+    low, high = 0.0, math.pi / 2
+    while (angle := (low + high) / 2) not in (low, high):
+        low, high = (angle, high) if _student_within(angle, freedom) < LEVEL else (low, angle)
+    return math.tan(angle) * math.sqrt(freedom)
+
+
+def _student_within(angle: float, freedom: int) -> float:
+    odd, cosine = freedom % 2, math.cos(angle)
+    term, total = (cosine if odd else 1.0), 0.0
+    for power in range(2 + odd, freedom + 1, 2):
+        total += term
+        term *= (power - 1) / power * cosine * cosine
+    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+
+
 def wilson(successes: int, total: int) -> Interval:
     """Give the Wilson score interval of a share; it holds near 0 and 1 and for few episodes too."""
     if total < 1 or not 0 <= successes <= total:
