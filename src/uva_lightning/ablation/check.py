@@ -72,8 +72,8 @@ def report(found: list[Statement], shipped: Mapping[str, Any], new: Mapping[str,
     """Sum the comparison up in a few lines."""
     lines = [
         f"note: {name} is {new[name]} now, it was {shipped[name]}\n"
-        for name in ("steps", "seeds", "windows", "starts", "versions", "config")
-        if shipped[name] != new[name] and name not in ("versions", "config")
+        for name in ("steps", "seeds", "windows", "starts")
+        if shipped[name] != new[name]
     ]
     lines += ["note: the experiment's config differs\n"] if shipped["config"] != new["config"] else []
     for title, chosen in (

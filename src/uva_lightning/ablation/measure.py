@@ -32,7 +32,7 @@ from uva_lightning.types import Batch
 
 PROPOSALS = 8
 """Chunks that the planner chooses from, as ``uva functions``."""
-_PARTS = "objectives."
+_PARTS, _BALANCER = "objectives.", "balancer."
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,10 @@ class Measure:
         checkpoint = read(path)
         own = [name for name in self.config["model"]["objectives"] if isinstance(self.objectives[name], nn.Module)]
         theirs = [name for name in own if name in objectives]
-        state: dict[str, Tensor] = {}
-        for key, value in checkpoint["state_dict"].items():
-            if key.startswith(_PARTS):
-                number, _, rest = key.removeprefix(_PARTS).partition(".")
-                state[f"{_PARTS}{own.index(theirs[int(number)])}.{rest}"] = value
-            elif not key.startswith("balancer."):
-                state[key] = value
+        state = renumbered(checkpoint["state_dict"], own, theirs)
         self.module.on_load_checkpoint(checkpoint)
         result = self.module.load_state_dict(state, strict=False)
-        missing = [key for key in result.missing_keys if not key.startswith((_PARTS, "balancer."))]
+        missing = [key for key in result.missing_keys if not key.startswith((_PARTS, _BALANCER))]
         if missing or result.unexpected_keys:
             raise UserError(
                 f"{path} lacks {len(missing)} tensors and has {len(result.unexpected_keys)} others, such as "
@@ -172,6 +166,24 @@ class Measure:
             for name, row in video_functions(policy, self._held_out).items():
                 values[name] = Value(row.measure, float(row.value.mean()), row.sign)
         return values
+
+
+def renumbered(state: Mapping[str, Tensor], own: list[str], theirs: list[str]) -> dict[str, Tensor]:
+    """Find the weights of a variant their places in the whole experiment, and leave those of its balancer.
+
+    Args:
+        state: Of the variant; weights of an objective stand under its number.
+        own: Objectives with weights of the whole experiment, in order.
+        theirs: Those that the variant has, in order.
+    """
+    placed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if key.startswith(_PARTS):
+            number, _, rest = key.removeprefix(_PARTS).partition(".")
+            placed[f"{_PARTS}{own.index(theirs[int(number)])}.{rest}"] = value
+        elif not key.startswith(_BALANCER):
+            placed[key] = value
+    return placed
 
 
 def _rollout(config: Config) -> Rollout | None:

@@ -44,7 +44,7 @@ def markdown(content: Mapping[str, Any], found: Sequence[Column]) -> str:
         chosen = [column for column in found if column.kind == kind]
         if chosen:
             head = ["variant", *(column.name for column in chosen)]
-            rows = [[name, *(_cell(c.cells[name], "{:.4g}") for c in chosen)] for _, name in order]
+            rows = [[name, *(_cell(c.cells[name], "{:#.4g}") for c in chosen)] for _, name in order]
             parts.append(f"\n## {title}\n\n{grid(head, rows)}")
         if kind == FUNCTION and chosen:
             parts.append("\n" + "".join(f"* {c.name}: {c.measure}, {_better(c)} is better\n" for c in chosen))

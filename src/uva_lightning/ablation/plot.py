@@ -9,7 +9,6 @@ from typing import Any
 
 from uva_lightning.ablation.plan import ALL
 from uva_lightning.ablation.table import OVERALL, Column
-from uva_lightning.metrics.comparison import HIGHER
 
 COLUMNS = 4
 _COLOURS = {1: "tab:green", 0: "tab:grey", -1: "tab:red"}
@@ -42,7 +41,7 @@ def draw(found: Sequence[Column], title: str, path: Path) -> None:
         _panel(axis, column, names)
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
-    figure.suptitle(f"{title}: gain over '{ALL}', paired by seed, with 95 % intervals; right of 0 is better")
+    figure.suptitle(f"{title}: advantage over '{ALL}' with the same seeds, 95 % intervals; right of 0 is better")
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
@@ -55,7 +54,6 @@ def _panel(axis: Any, column: Column, names: Sequence[str]) -> None:
         low, high = cell.gain_interval or (cell.gain, cell.gain)
         axis.plot([low, high], [place, place], color=_COLOURS[cell.verdict], linewidth=2)
         axis.plot([cell.gain], [place], "o", color=_COLOURS[cell.verdict], markersize=5)
-    sign = "" if column.sign == HIGHER else "minus "
-    axis.set_title(f"{sign}{column.name}", fontsize=9)
+    axis.set_title(column.name, fontsize=9)
     axis.tick_params(labelsize=8)
     axis.grid(axis="x", alpha=0.3)

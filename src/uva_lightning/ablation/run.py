@@ -109,7 +109,7 @@ class Runs:
         self.runs = [Run(variant, seed) for seed in seeds for variant in plan.variants]
         settings = {"steps": steps, "windows": windows, "starts": starts, "config": plan.config}
         file = out / SETTINGS
-        if file.is_file():
+        if file.is_file() and any(out.glob("*/seed-*")):
             refuse_other(file, yaml.safe_load(file.read_text()), settings)
         else:
             with whole(file) as part:
