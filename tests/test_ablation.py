@@ -346,6 +346,6 @@ def test_a_killed_ablation_goes_on_and_repeats_itself(uva, tiny_run, tmp_path):
     assert "The ranking is reproduced." in shown
     again = json.loads((out / "ablation.json").read_text())
     assert again["measures"] == first["measures"]  # bit for bit
-    status, _, complaint = uva(*arguments, "--model.optimizer.lr", "3e-4")
+    status, _, complaint = uva(*arguments, "--data.batch_size", "3")
     assert status == 2
-    assert "holds an ablation with model.optimizer.init_args.lr=0.0001, but now it is 0.0003" in complaint
+    assert "holds an ablation with data.init_args.batch_size=4, but now it is 3" in complaint
