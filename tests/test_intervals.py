@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uva_lightning.metrics.intervals import bootstrap_mean, wilson
+from uva_lightning.metrics.intervals import bootstrap_mean, student_mean, student_quantile, wilson
 
 
 def test_bootstrap_is_seeded_and_near_the_normal_interval():
@@ -25,6 +25,21 @@ def test_one_value_has_no_spread():
 def test_bootstrap_refuses_what_has_no_mean(values):
     with pytest.raises(ValueError, match="expected a list of at least one finite number"):
         bootstrap_mean(values)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (30, 2.0423)]
+)
+def test_student_equals_published_numbers(freedom, quantile):
+    assert student_quantile(freedom) == pytest.approx(quantile, abs=1e-4)
+
+
+def test_student_interval_by_hand():
+    assert student_mean([1.0, 2.0, 3.0]) == pytest.approx((2 - 4.30265 / 3**0.5, 2 + 4.30265 / 3**0.5), abs=1e-4)
+    assert student_mean([2.0, 2.0]) == (2.0, 2.0)
+    assert student_mean([2.0]) is None
+    with pytest.raises(ValueError, match=r"values are \[1.0, inf\], expected"):
+        student_mean([1.0, float("inf")])
 
 
 @pytest.mark.parametrize(
