@@ -20,7 +20,7 @@ from uva_lightning.ablation.measure import renumbered
 from uva_lightning.ablation.page import grid
 from uva_lightning.ablation.plan import ALL, Variant, plan, run_config
 from uva_lightning.ablation.run import Outcome, Run, alone, refuse_other
-from uva_lightning.ablation.table import OVERALL, TRAINED, Cell, Column, as_json, cells, columns, groups
+from uva_lightning.ablation.table import OVERALL, TRAINED, Cell, Column, as_json, columns, groups
 from uva_lightning.commands.ablate import ablate
 from uva_lightning.commands.data_source import gather_training
 from uva_lightning.commands.errors import UserError
@@ -217,11 +217,6 @@ def test_check_says_which_statements_hold():
     missing = content(column(OVERALL, all=(0, 0)))
     assert {s.verdict for s in statements(shipped, missing)} == {UNKNOWN}
     assert not reproduced(statements(shipped, missing))
-
-
-def test_equal_values_have_no_verdict():
-    made = cells({"all": [1.0, 2.0], "same": [1.0, 2.0]}, LOWER)
-    assert (made["same"].gain, made["same"].verdict) == (0.0, 0)
 
 
 def test_grid_is_aligned():

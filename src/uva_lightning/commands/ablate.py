@@ -32,7 +32,7 @@ from uva_lightning.whole_files import whole
 FORMAT = "uva_lightning ablation 1"
 NAME = "ablation"
 RUN_BYTES = 3 * 2**30
-"""Memory left free for each training on the CPU when their number is chosen; the quickstart takes 2.0 GiB."""
+"""Memory left free for each training on the CPU when their number is chosen; the quickstart's peak is 2.4 GiB."""
 
 
 def ablate(
@@ -156,8 +156,7 @@ def _experiment(training: Sequence[str]) -> str:
 def _beside(config: Config, jobs: int) -> tuple[int, int | None]:
     """Choose how many trainings run beside each other, and the threads of each; None leaves them to PyTorch.
 
-    On one thread a training repeats bit for bit whatever the number of cores, and two on one core each are faster than
-    one after the other on both.
+    On one thread a training repeats bit for bit, whatever the number of cores.
     """
     trainer = config["trainer"]
     if trainer["accelerator"] not in ("cpu", "auto") or (
