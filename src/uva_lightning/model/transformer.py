@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from uva_lightning.draws import Draws
 from uva_lightning.model.streams import Entry, Prefix, Shape, Stream
@@ -91,6 +92,8 @@ class LatentTransformer(nn.Module):
         mlp_ratio: Hidden width of a block's MLP over ``d``.
         dropout: On attention weights, projection and MLP.
         activation: Of the MLP.
+        checkpoint_blocks: Keep only the input of each block for the backward pass and compute the rest again (Chen
+            2016): the same gradients to the last bit, for about a third more work and a fraction of the memory.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class LatentTransformer(nn.Module):
         mlp_ratio: float = 4.0,
         dropout: float = 0.1,
         activation: type[nn.Module] = nn.GELU,
+        checkpoint_blocks: bool = False,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -113,7 +117,7 @@ class LatentTransformer(nn.Module):
         if unknown := set(streams or {}) - set(shapes):
             raise ValueError(f"streams names {sorted(unknown)}, but the data has {sorted(shapes)}; rename or remove.")
         first = next(iter(shapes.values()))
-        self.width, self.frames = width, first.frames
+        self.width, self.frames, self.checkpoint_blocks = width, first.frames, checkpoint_blocks
 
         def blocks(depth: int) -> nn.Sequential:
             return nn.Sequential(*(Block(width, heads, mlp_ratio, dropout, activation) for _ in range(depth)))
@@ -164,7 +168,7 @@ class LatentTransformer(nn.Module):
         fused = sum(stream(tokens[name], seen[name]) for name, stream in self._fused.items())
         x = [prefix(tokens[n], seen[n]) + prefix.encoder_positions for n, prefix in self._prefixes.items()]
         x.append(self.encoder_positions(fused + self.fuse_bias.to(fused.dtype)))
-        return self.encoder_norm(self.encoder(self.encoder_entry(_joined(x))))
+        return self.encoder_norm(self._through(self.encoder, self.encoder_entry(_joined(x))))
 
     def decode(self, x: Tensor) -> Tensor:
         """Decode what ``encode`` gave: Z, [b, t, s, d]; the prefixes' tokens are dropped."""
@@ -173,8 +177,15 @@ class LatentTransformer(nn.Module):
         if front:
             positions = torch.cat([prefix.decoder_positions for prefix in self._prefixes.values()], dim=1)
             body = torch.cat((x[:, :front] + positions.to(x.dtype), body), dim=1)
-        x = self.decoder_norm(self.decoder(body))[:, front:]
+        x = self.decoder_norm(self._through(self.decoder, body))[:, front:]
         return rearrange(self.latent_positions(x), "b (t s) d -> b t s d", t=self.frames)
+
+    def _through(self, blocks: nn.Sequential, x: Tensor) -> Tensor:
+        if not self.checkpoint_blocks or not torch.is_grad_enabled():
+            return blocks(x)
+        for block in blocks:
+            x = checkpoint(block, x, use_reentrant=False)
+        return x
 
     @property
     def _fused(self) -> dict[str, Stream]:
