@@ -84,7 +84,12 @@ class Head(nn.Module, ABC):
         denoiser: Process and network that work on its rows.
         steps: Denoising steps when sampling; diffusion also knows spacings such as ``ddim20``.
         temperature: Factor on the random part when sampling.
+
+    Attributes:
+        most_rows: Rows of one sample, at most.
     """
+
+    most_rows: int = 1
 
     def __init__(self, modality: str, channels: int, denoiser: Denoiser, steps: Steps, temperature: float) -> None:
         super().__init__()
@@ -168,7 +173,7 @@ class VideoHead(Head):
         modality: str = "video",
     ) -> None:
         super().__init__(modality, shape.channels, denoiser(shape.channels, shape.width), steps, temperature)
-        self.residual = residual
+        self.residual, self.most_rows = residual, shape.frames * shape.places
 
     def rows(self, latent: Tensor, tokens: Tokens, seen: Visible) -> Rows:
         """See the base class: the hidden tokens; visible ones never reach the network."""
@@ -216,7 +221,7 @@ class ActionHead(Head):
         aggregate = aggregator(shape)
         channels, conditions, width = self._rows(shape, aggregate)
         super().__init__(modality, shape.channels, denoiser(channels, width), steps, temperature)
-        self.aggregate, self.conditions = aggregate, conditions
+        self.aggregate, self.conditions, self.most_rows = aggregate, conditions, conditions
 
     def rows(self, latent: Tensor, tokens: Tokens, seen: Visible) -> Rows:
         """See the base class: all rows, of which one counts if any action in it is hidden."""
