@@ -82,12 +82,10 @@ def test_a_compiled_model_learns_the_same_and_compiles_nothing_again(tmp_path, t
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_kernels_are_made_in_the_first_two_steps_only(tmp_path, tiny_data, tiny_module, precision):
-    options = {"precision": precision, "accumulate_grad_batches": 2, "max_steps": STEPS // 2}
-    written, compiled, plain, watched = both(tmp_path, tiny_data, tiny_module, "inductor", **options)
-    near = 1e-4 if precision == "32-true" else 3e-2
-    assert torch.allclose(torch.tensor(plain.losses), torch.tensor(watched.losses), rtol=near)
+def test_kernels_are_made_in_the_first_two_steps_only(tmp_path, tiny_data, tiny_module):
+    options = {"precision": "bf16-mixed", "accumulate_grad_batches": 2, "max_steps": STEPS // 2}
+    _, _, plain, watched = both(tmp_path, tiny_data, tiny_module, "inductor", **options)
+    assert torch.allclose(torch.tensor(plain.losses), torch.tensor(watched.losses), rtol=3e-2)
     assert watched.graphs[1] > 0
     assert watched.graphs[1:] == watched.graphs[1:2] * (STEPS - 1)
     assert set(watched.logged) == {0.0}

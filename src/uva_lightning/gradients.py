@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from uva_lightning.objective import Objective
 from uva_lightning.sampler import Plan
+from uva_lightning.strategies.sharded import whole
 
 
 class Gradients:
@@ -49,7 +50,7 @@ class Gradients:
     def norms(self) -> dict[str, Tensor]:
         """Give the gradient norm of the trunk and of each head that has gradients, f32[]."""
         found = {n: [p.grad.norm() for p in part.parameters() if p.grad is not None] for n, part in self._named.items()}
-        return {name: torch.stack(norms).norm() for name, norms in found.items() if norms}
+        return {name: whole(torch.stack(norms).norm()) for name, norms in found.items() if norms}
 
     def check(self, module: LightningModule) -> None:
         """Make sure after the first backward pass that every parameter has a gradient; DDP goes wrong without a word.

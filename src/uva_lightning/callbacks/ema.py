@@ -10,6 +10,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from uva_lightning.strategies.fully_sharded import FullySharded
+from uva_lightning.strategies.sharded import own, put_together
+
 _EXTRA_STATE = "_extra_state"
 
 
@@ -62,6 +65,9 @@ class EMA(WeightAveraging):
         if self._average_model is None:
             return
         self._average_model.module.to(pl_module.device)  # its counter stays on the CPU: reading it must not wait
+        if isinstance(trainer.strategy, FullySharded):
+            trainer.strategy.cut(self._average_model.module)
+            return
         for average, current in zip(self._average_model.module.parameters(), pl_module.parameters(), strict=True):
             if not current.requires_grad:
                 average.data = current.data
@@ -99,6 +105,8 @@ class EMA(WeightAveraging):
         if self._average_model is None:
             return
         average, current = checkpoint["state_dict"], checkpoint["current_model_state"]
+        average = put_together(average, trainer.is_global_zero)
+        checkpoint["state_dict"] = average
         average |= {name: value for name, value in current.items() if name.endswith(_EXTRA_STATE)}
         if self._shown:
             checkpoint["state_dict"], checkpoint["current_model_state"] = current, average
@@ -117,4 +125,4 @@ class EMA(WeightAveraging):
         """Move the averages towards the current weights."""
         if self._average_model is not None:
             step = 1.0 - self.decay(int(self._average_model.n_averaged))
-            torch._foreach_lerp_(averages, currents, step)
+            torch._foreach_lerp_([own(x) for x in averages], [own(x) for x in currents], step)

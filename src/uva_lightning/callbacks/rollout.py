@@ -13,6 +13,7 @@ from uva_lightning.callbacks.tensorboard_video import log_film
 from uva_lightning.module import UVAModule
 from uva_lightning.policy.policy import UVAPolicy
 from uva_lightning.rollouts import FIRST_TEST_SEED, RolloutResult, open_env, run_rollouts
+from uva_lightning.strategies.sharded import whole_weights
 from uva_lightning.video_files import side_by_side, write_mp4
 
 
@@ -81,13 +82,14 @@ class Rollout(Callback):
             return
         folder = run_folder(trainer) / "rollouts" / f"step_{trainer.global_step:08d}"
         measures: dict[str, float] = {}
-        if trainer.is_global_zero:
-            with undisturbed(pl_module):
-                policy = UVAPolicy(_ours(pl_module), self.seed, set=self.set)
-                result = self._play(policy)
-            self._show(trainer, result, folder, policy.spec.rate_hz)
-            measures = _measures(result)
-        measures = trainer.strategy.broadcast(measures)  # the others wait here
+        with whole_weights(pl_module):
+            if trainer.is_global_zero:
+                with undisturbed(pl_module):
+                    policy = UVAPolicy(_ours(pl_module), self.seed, set=self.set)
+                    result = self._play(policy)
+                self._show(trainer, result, folder, policy.spec.rate_hz)
+                measures = _measures(result)
+            measures = trainer.strategy.broadcast(measures)  # the others wait here
         for name, value in measures.items():  # on all, since a ModelCheckpoint may watch them on all
             pl_module.log(f"rollout/{name}", value, prog_bar=name == "score")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from uva_lightning.callbacks.evaluation import rehearsing, run_folder, undisturb
 from uva_lightning.callbacks.tensorboard_video import log_picture
 from uva_lightning.module import UVAModule
 from uva_lightning.policy.policy import UVAPolicy, observed
+from uva_lightning.strategies.sharded import whole_weights
 from uva_lightning.types import Batch
 from uva_lightning.whole_files import whole
 
@@ -62,8 +64,11 @@ class VideoGrid(Callback):
         if self._blind or rehearsing(trainer) or not isinstance(pl_module, UVAModule):
             return
         folder = run_folder(trainer) / "pictures"
-        if not trainer.is_global_zero:
-            return
+        with whole_weights(pl_module):
+            if trainer.is_global_zero:
+                self._draw(trainer, pl_module, folder)
+
+    def _draw(self, trainer: Trainer, pl_module: UVAModule, folder: Path) -> None:
         for name, batch in held_out(trainer, self.windows).items():
             with undisturbed(pl_module):
                 rows = self._rows(UVAPolicy(pl_module, set=name), batch)

@@ -15,6 +15,7 @@ from torch import Tensor
 from uva_lightning.model.fitted import Fitted
 from uva_lightning.model.stored import read
 from uva_lightning.model.streams import Stream
+from uva_lightning.strategies.sharded import assign, whole
 
 if TYPE_CHECKING:
     from uva_lightning.module import UVAModule
@@ -62,9 +63,9 @@ class StartFrom:
         quiet = _new_streams(module, source, new)
         self._check(source, target, quiet, new)
         taken = [name for name in target if name in source]
+        for name in taken:
+            assign(target[name], source[name])
         with torch.no_grad():
-            for name in taken:
-                target[name].copy_(source[name])
             for name in quiet:
                 target[f"{STREAMS}{name}.fuse.weight"].zero_()
         _check_shared(target, source, taken)
@@ -120,7 +121,10 @@ def _matches(name: str, patterns: list[str]) -> bool:
 def _check_shared(target: Mapping[str, Tensor], source: Mapping[str, Tensor], taken: list[str]) -> None:
     """Refuse two vectors of the source where this model has one: the second has overwritten the first."""
     for name in taken:
-        if name.endswith(".placeholder") and not target[name].equal(source[name].to(target[name])):
+        if not name.endswith(".placeholder"):
+            continue
+        value = whole(target[name])
+        if not value.equal(source[name].to(value)):
             raise ValueError(
                 f"'{name}' is shared with another stream in this model, but not in the source; give the stream the "
                 "option placeholder: own."

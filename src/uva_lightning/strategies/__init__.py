@@ -1,0 +1,1 @@
+"""How several processes share the work beyond what Lightning has."""
