@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import strategy_runs as runs
 import torch
 import yaml
+from lightning.pytorch import Trainer
 
 from uva_lightning.model.checkpoint import load_module
 
@@ -25,7 +30,9 @@ TWO = {
     and (precision == "32-true" or ema)  # without an average there is less that could go wrong
 }
 MORE = {
-    "fsdp compiled again": {**TWO["fsdp bf16-mixed ema"], "compile": "aot_eager", "accumulate": 2, "grid": True},
+    "fsdp compiled": {**TWO["fsdp bf16-mixed ema"], "compile": "aot_eager", "accumulate": 2, "grid": True},
+    "ddp compiled": {**TWO["ddp bf16-mixed ema"], "compile": "aot_eager", "accumulate": 2, "grid": True},
+    "fsdp started": {**TWO["fsdp 32-true ema"], "start": "ddp 32-true ema"},
     "fsdp after ddp": {**TWO["fsdp 32-true ema"], "from": "ddp 32-true ema"},
 }
 ONE = {name.replace("ddp", "one"): {**case, "strategy": "auto", "devices": 1} for name, case in TWO.items()}
@@ -37,6 +44,7 @@ def written(folder, tiny_run):
     run = yaml.safe_load(tiny_run(folder, runs.STEPS).read_text())
     run["data"]["init_args"] |= {"val_ratio": 0.2}
     run["model"]["transformer"]["init_args"] |= {"checkpoint_blocks": True}
+    run["model"]["optimizer"] = {"lr": 3e-3, "warmup_steps": 1}
     config = yaml.safe_dump({"model": run["model"], "data": run["data"]})
     (folder / "config.yaml").write_text(config)
     return config
@@ -85,12 +93,12 @@ def compare(left, right, near=None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*TWO, *(name for name in MORE if "from" not in MORE[name])])
+@pytest.mark.parametrize("name", [*TWO, "ddp compiled", "fsdp compiled"])
 def test_two_processes_go_on_as_if_never_stopped(two, name):
     folder, _ = two
     whole = end(folder, name)
     compare(whole, end(folder, name, "halves"))
-    assert ("current_model_state" in whole) == ("ema" in name or "again" in name)
+    assert ("current_model_state" in whole) == ("ema" in name or "compiled" in name)
 
 
 @pytest.mark.slow
@@ -98,7 +106,7 @@ def test_two_processes_go_on_as_if_never_stopped(two, name):
 def test_one_process_goes_on_as_if_never_stopped(one, name):
     folder, found = one
     compare(end(folder, name), end(folder, name, "halves"))
-    assert found[name]["fused"] == ("16-mixed" not in name)
+    assert found[name]["fused"] == (ONE[name]["precision"] != "16-mixed")
 
 
 @pytest.mark.slow
@@ -111,7 +119,9 @@ def test_parts_of_the_weights_are_trained_as_the_whole(two, name):
     halves = [of[name]["moments"] for of in found]
     assert abs(halves[0] - halves[1]) < 0.1 * sum(halves)
     assert sum(halves) == found[0][name.replace("fsdp", "ddp")]["moments"]
-    assert found[0][name]["logged"] == pytest.approx(found[0][name.replace("fsdp", "ddp")]["logged"], rel=0.05)
+    logged = found[0][name]["logged"]
+    assert logged["grad_norm/transformer"] > 1e-5  # there is something to compare
+    assert logged == pytest.approx(found[0][name.replace("fsdp", "ddp")]["logged"], rel=1e-4 if "32" in name else 0.02)
 
 
 @pytest.mark.slow
@@ -124,3 +134,52 @@ def test_adamw_is_fused_where_gradients_are_not_scaled(two):
 def test_a_run_may_change_its_strategy(two):
     folder, _ = two
     compare(end(folder, "fsdp after ddp", "halves"), end(folder, "ddp 32-true ema"), 1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_compiled_parts_are_compiled_once(two, strategy):
+    _, found = two
+    for of in found:
+        assert of[f"{strategy} compiled"]["logged"]["compile/recompilations"] == 0
+        assert of[f"{strategy} compiled"]["logged"]["compile/graphs"] > 0
+
+
+@pytest.mark.slow
+def test_a_cut_model_starts_from_the_weights_of_another(two):
+    folder, _ = two
+    started = torch.load(folder / "fsdp started" / "whole" / f"step={runs.HALF}.ckpt", weights_only=True)
+    compare({"state_dict": end(folder, "ddp 32-true ema")["state_dict"]}, started, 1e-12)
+
+
+@pytest.mark.slow
+def test_one_process_loads_what_several_wrote(two):
+    folder, _ = two
+    module, _ = load_module(folder / "fsdp 32-true ema" / "whole" / f"step={runs.STEPS}.ckpt")
+    state = end(folder, "fsdp 32-true ema")["state_dict"]
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items() if "extra" not in name)
+
+
+@pytest.mark.slow
+def test_the_command_line_cuts_and_compiles_by_an_overlay(tiny_run, tmp_path):
+    folder = tmp_path / "run"
+    config = tiny_run(folder, 2, devices=2)
+    script = folder / "uva.py"
+    script.write_text("import sys; from uva_lightning.cli import main; sys.exit(main())")
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), "fit", "--config", str(config), "--config", "options/fsdp"]
+    compile = ["--trainer.callbacks+=Compile", "--trainer.callbacks.backend=aot_eager"]
+    done = subprocess.run([*command, *compile], env=env, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "parts of the model are compiled" in done.stderr + done.stdout
+    module, _ = load_module(folder / "last.ckpt")
+    assert module.transformer.checkpoint_blocks
+    assert all(weight.isfinite().all() for weight in module.parameters())
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_weights_in_half_precision_are_refused(tmp_path, tiny_data, tiny_module, precision):
+    data = tiny_data()
+    trainer = Trainer(max_steps=1, precision=precision, default_root_dir=tmp_path, accelerator="cpu", logger=False)
+    with pytest.raises(ValueError, match=f"trainer.precision is {precision}, expected one of 32-true"):
+        trainer.fit(tiny_module(data.spec), datamodule=data)

@@ -29,6 +29,7 @@ from uva_lightning.proprioception import Proprioception
 from uva_lightning.sampler import ObjectiveSampler, Plan
 from uva_lightning.set_actions import AnyActions, actions_for
 from uva_lightning.sizes import check_heads, sequences, shapes, views
+from uva_lightning.strategies.combinations import check as check_trainer
 from uva_lightning.types import Batch, DataSpec, Tokens, Visible
 
 HeadFactory = Callable[[Shape], Head]
@@ -202,6 +203,10 @@ class UVAModule(LightningModule):
         return views(self.spec)
 
     # -- training -------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Refuse a trainer that cannot work, see ``combinations.check``."""
+        check_trainer(self.trainer)
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule, stepped with every optimizer step."""

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
+import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
@@ -34,8 +35,11 @@ def own_strategy(name):
 class Facts(Callback):
     """Write down what the optimizer is and how much of the weights this process holds, and what was logged."""
 
-    def __init__(self, found):
-        self.found = found
+    def __init__(self, found, config):
+        self.found, self.config = found, config
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        checkpoint["config"] = self.config  # as the record of a run does
 
     def on_train_end(self, trainer, pl_module):
         adam = trainer.optimizers[0]
@@ -43,7 +47,7 @@ class Facts(Callback):
         self.found["fused"] = bool(adam.param_groups[0]["fused"])
         local = [getattr(s["exp_avg"], "to_local", lambda s=s: s["exp_avg"])() for s in states]
         self.found["moments"] = sum(part.numel() for part in local)
-        self.found["logged"] = {n: float(v) for n, v in trainer.logged_metrics.items() if n.startswith("grad_norm")}
+        self.found["logged"] = {n: float(v) for n, v in trainer.logged_metrics.items() if "/" in n}
 
 
 def train(folder, config, case, steps, resume=None):
@@ -51,7 +55,7 @@ def train(folder, config, case, steps, resume=None):
     torch.manual_seed(0)
     module, data = build(config)
     found = {}
-    callbacks = [Facts(found), ModelCheckpoint(folder, "{step}", every_n_train_steps=HALF, save_top_k=-1)]
+    callbacks = [Facts(found, config), ModelCheckpoint(folder, "{step}", every_n_train_steps=HALF, save_top_k=-1)]
     callbacks += [EMA()] if case.get("ema") else []
     callbacks += [Compile(backend=case["compile"])] if "compile" in case else []
     callbacks += [VideoGrid(windows=1)] if case.get("grid") else []
@@ -82,7 +86,15 @@ def train(folder, config, case, steps, resume=None):
 
 
 def run(folder, config, name, case):
-    """Train in one go and in two halves; ``case["from"]`` names another case whose first half is gone on from."""
+    """Train in one go and in two halves, or otherwise.
+
+    ``case["from"]`` names another case whose first half is gone on from, ``case["start"]`` one whose weights are taken.
+    """
+    if "start" in case:
+        source = str(folder / case["start"] / "whole" / f"step={STEPS}.ckpt")
+        parts = yaml.safe_load(config)
+        parts["model"] |= {"start": {"path": source}, "optimizer": {"lr": 1e-30}}
+        return train(folder / name / "whole", yaml.safe_dump(parts), case, HALF)
     found = train(folder / name / "whole", config, case, STEPS)
     source = folder / case.get("from", name) / "whole" / f"step={HALF}.ckpt"
     train(folder / name / "halves", config, case, STEPS, source)

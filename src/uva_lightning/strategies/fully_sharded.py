@@ -58,13 +58,8 @@ class FullySharded(ModelParallelStrategy):
         """Cut the model, then build the optimizer for its parts.
 
         Raises:
-            ValueError: The model or its precision cannot be cut.
+            ValueError: The model cannot be cut.
         """
-        if trainer.precision not in ("32-true", "bf16-mixed"):
-            raise ValueError(
-                f"trainer.precision is {trainer.precision}, but FullySharded trains in 32-true or bf16-mixed; set "
-                "trainer.precision=bf16-mixed."
-            )
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):
                 callback.save_on_exception = False
