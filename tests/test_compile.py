@@ -145,6 +145,22 @@ def test_pieces_give_the_same_rows_and_gradients(rows):
     assert sizes[1:] == [{6}] * max(1, -(-rows // 6))  # one shape, and one piece without any rows
 
 
+class TwiceBackward(Callback):
+    """Go backward through a head once more, as a balancer that compares gradients does."""
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        (self.last,) = torch.autograd.grad(loss, pl_module.heads["video"].denoiser.net.output.weight, retain_graph=True)
+
+
+def test_a_balancer_may_go_backward_through_compiled_heads(tmp_path, tiny_data, tiny_module):
+    ends = []
+    for callbacks in ([], [TwiceBackward()]):
+        data, compile = tiny_data(), Compile(backend="aot_eager")
+        ends.append(fit(tmp_path, data, model(tiny_module, data), compile, *callbacks, max_steps=3).state_dict())
+        assert compile.recompilations == 0
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0] if "extra" not in name)
+
+
 def test_a_copy_of_a_compiled_part_has_its_own_weights():
     block = Block(8, 2, 1.0, 0.0, torch.nn.GELU)
     block.forward = Compiled(block, torch.compile(Block.forward, backend="eager"))

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import warnings
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torch._dynamo import config as dynamo_config
 from torch._dynamo.utils import counters, get_compilation_metrics
+from torch._functorch import config as functorch_config
 
 from uva_lightning.model.heads.network import DenoisingMLP
 from uva_lightning.model.pieces import Compiled, piece_size
@@ -65,7 +67,7 @@ class Compile(Callback):
         self._parts: list[nn.Module] = []
         self._batches = self._before = self._expected = 0
         self._told = False
-        self._settings: Any = None
+        self._settings = ExitStack()
 
     @property
     def recompilations(self) -> int:
@@ -114,15 +116,14 @@ class Compile(Callback):
         for part in self._parts:
             part.__dict__.pop("forward", None)
         self._parts = []
-        if self._settings is not None:
-            self._settings.__exit__(None, None, None)
-            self._settings = None
+        self._settings.close()
 
     def _install(self, module: UVAModule, batch: int) -> None:
         self._batches, self._before = 0, int(counters["stats"]["unique_graphs"])
         # A block is small enough: DDP can send its gradients when it is done, without cutting its graph in pieces.
-        self._settings = dynamo_config.patch(optimize_ddp=False)
-        self._settings.__enter__()
+        self._settings.enter_context(dynamo_config.patch(optimize_ddp=False))
+        # Balancers may go backward through a head more than once, so nothing that it needs may be overwritten.
+        self._settings.enter_context(functorch_config.patch(donated_buffer=False))
         if self.trunk:
             run = self._compiled(Block)
             for part in module.transformer.modules():
