@@ -234,8 +234,7 @@ class UVAModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by norm; Lightning refuses fused optimizers, which is needed for scaled float16 gradients only."""
-        by_norm = gradient_clip_algorithm in (None, "norm")
-        if self.trainer.precision == "16-mixed" or not by_norm:
+        if self.trainer.precision == "16-mixed" or gradient_clip_algorithm not in (None, "norm"):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
             nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
@@ -252,8 +251,7 @@ class UVAModule(LightningModule):
             self.start.apply(self, self._fitted())
         if not self.tokenizer.fitted:
             data.fit_tokenizer(self.tokenizer)
-        parts = (self.actions, self.proprioception)
-        if unfitted := [part for part in parts if not part.fitted]:
+        if unfitted := [part for part in (self.actions, self.proprioception) if not part.fitted]:
             fit_together(unfitted, data.training_numbers())
         if self.trainer.world_size > 1:  # eigenvectors may differ in sign between machines
             for part in self._fitted().values():
