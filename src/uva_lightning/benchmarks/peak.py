@@ -26,7 +26,7 @@ _TENSOR_CORES = (
 sparsity: half of it). Lightning's table is not used: it has H200 and H100 NVL with sparsity, and takes an L40S for an
 L4."""
 _SIDES = {"cpu": 1536, "cuda": 8192}
-_LEAST, _FEWEST = 0.2, 3
+_FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,19 @@ def compute_dtype(precision: str) -> torch.dtype:
     return torch.float64 if precision.startswith("64") else torch.float32
 
 
-def device_peak(device: torch.device, dtype: torch.dtype) -> Peak:
+def device_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> Peak:
     """Look the device up, or measure it where the table does not have it.
 
     Args:
         device: Where training runs.
         dtype: In which it multiplies.
+        seconds: How long a measurement takes.
     """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         if (known := known_peak(name, dtype)) is not None:
             return Peak(known, f"{name}, {_words(dtype)}, data sheet")
-    return measured_peak(device, dtype)
+    return measured_peak(device, dtype, seconds)
 
 
 def known_peak(name: str, dtype: torch.dtype) -> float | None:
@@ -78,15 +79,21 @@ def known_peak(name: str, dtype: torch.dtype) -> float | None:
     return None if found is None else found * TERA / (2 if tf32 else 1)
 
 
-def measured_peak(device: torch.device, dtype: torch.dtype) -> Peak:
-    """Multiply two large matrices, for 0.2 s or more, and take the fastest product."""
+def measured_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> Peak:
+    """Multiply two large matrices for some time, three times at least, and take the fastest product.
+
+    Args:
+        device: Where.
+        dtype: Of the matrices.
+        seconds: How long.
+    """
     side = _SIDES.get(device.type, _SIDES["cpu"])
     with torch.no_grad():
         left = torch.ones(side, side, device=device, dtype=dtype)
         right, out = left.clone(), torch.empty_like(left)
         torch.mm(left, right, out=out)  # the first one prepares
         times: list[float] = []
-        while len(times) < _FEWEST or sum(times) < _LEAST:
+        while len(times) < _FEWEST or sum(times) < seconds:
             _finish(device)
             begin = time.perf_counter()
             torch.mm(left, right, out=out)

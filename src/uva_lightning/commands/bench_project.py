@@ -47,6 +47,10 @@ def bench_project(
     for name, value in {"steps": steps, "batch": batch, "peak": peak, "bandwidth": bandwidth, "link": link}.items():
         if value <= 0:
             raise ValueError(f"{name} is {value}, expected a positive number; set --{name}.")
+    if price < 0:
+        raise ValueError(f"price is {price}, expected 0 or more; set --price.")
+    if not files:
+        raise ValueError("files is empty, expected a JSON of uva bench train for each stage; name them: '[a.json]'.")
     if wrong := [share for share in mfu or () if not 0 < share <= 1]:
         raise ValueError(f"mfu has {wrong[0]}, expected shares of the peak in (0, 1], such as 0.4.")
     encoding = None if encode is None else encoding_flops(encode)
