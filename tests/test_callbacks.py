@@ -202,7 +202,7 @@ class TestRollout:
     def test_the_average_acts_and_evaluation_repeats_it(self, tmp_path, tiny_data, tiny_module):
         """The score logged in training is that of the averaged weights, whichever callback comes first."""
         from uva_lightning.callbacks.rollout import Rollout
-        from uva_lightning.policy.policy import UVAPolicy
+        from uva_lightning.policy.windows import WindowPolicy
         from uva_lightning.rollouts import run_rollouts
 
         scores = []
@@ -212,7 +212,7 @@ class TestRollout:
             fit = trainer(tmp_path, *[EMA(), Rollout(episodes=1, videos=0)][order], val_check_interval=4, logger=False)
             fit.fit(module, datamodule=data)  # leaves the average in the module
             scores.append(float(fit.callback_metrics["rollout/score"]))
-        result = run_rollouts(UVAPolicy(module, 100000), "pusht", data.spec, [100000], progress=False)
+        result = run_rollouts(WindowPolicy(module, 100000), "pusht", data.spec, [100000], progress=False)
         assert scores == pytest.approx([result.score] * 2)
         again = trainer(tmp_path, Rollout(episodes=1, videos=0), logger=False)
         again.validate(module, datamodule=data, verbose=False)

@@ -6,7 +6,7 @@ import pytest
 from uva_lightning.datamodules.windows import Window
 from uva_lightning.metrics.comparison import LOWER, Comparison, HeldOut, action_error, psnr, video_functions
 from uva_lightning.model.fitted import fit_together
-from uva_lightning.policy.policy import UVAPolicy
+from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.report import imagined_frames, table
 
 
@@ -114,7 +114,7 @@ def test_every_function_is_measured_and_shown(tiny_data, tiny_module, held_out):
     module = tiny_module(data.spec)
     module.tokenizer.fit(data.training_frames())
     fit_together([module.actions, module.proprioception], data.training_numbers())
-    policy = UVAPolicy(module.eval())
+    policy = WindowPolicy(module.eval())
     rows = {name: comparison.row() for name, comparison in video_functions(policy, held_out).items()}
     assert list(rows) == ["video model", "forward dynamics", "inverse dynamics"]
     assert set(rows["forward dynamics"]["baselines"]) == {"shuffled actions", "video model"}

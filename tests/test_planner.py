@@ -9,7 +9,7 @@ import torch
 from uva_lightning.envs import goal_score
 from uva_lightning.model.fitted import fit_together
 from uva_lightning.policy.planner import Planner
-from uva_lightning.policy.policy import UVAPolicy
+from uva_lightning.policy.windows import WindowPolicy
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def proposals_of(policy, seen, count):
 
 def test_the_best_proposal_is_taken(module):
     proposals, samples = 5, 3
-    policy, seen = UVAPolicy(module, seed=1), observation(3)
+    policy, seen = WindowPolicy(module, seed=1), observation(3)
     every = proposals_of(policy, seen, proposals)
     wanted = np.array([4, 0, 1])
 
@@ -54,7 +54,7 @@ def test_the_best_proposal_is_taken(module):
 
 
 def test_the_first_proposal_is_what_the_policy_would_do(module):
-    policy, seen = UVAPolicy(module, seed=1), observation(2)
+    policy, seen = WindowPolicy(module, seed=1), observation(2)
     every = proposals_of(policy, seen, 3)
     policy.reset(1)
     assert every[0] == pytest.approx(policy.act(seen), abs=1e-3)
@@ -63,7 +63,7 @@ def test_the_first_proposal_is_what_the_policy_would_do(module):
 @pytest.mark.parametrize("options", [{}, {"margin": math.inf}])
 def test_a_lead_below_the_margin_keeps_the_most_typical_proposal(module, options):
     count, seen = 6, observation(2)
-    policy = UVAPolicy(module, seed=1)
+    policy = WindowPolicy(module, seed=1)
     every = proposals_of(policy, seen, count)
     encoded = module.actions.encode(torch.from_numpy(every), {}).flatten(2).numpy()
     distance = np.linalg.norm(encoded[:, None] - encoded[None], axis=-1).sum(axis=0)  # f64[k, b]
@@ -76,7 +76,7 @@ def test_a_lead_below_the_margin_keeps_the_most_typical_proposal(module, options
 
 def test_no_proposal_is_refused(module):
     with pytest.raises(ValueError, match="proposals is 0"):
-        Planner(UVAPolicy(module), lambda past, frames: np.zeros((1, 1)), proposals=0)
+        Planner(WindowPolicy(module), lambda past, frames: np.zeros((1, 1)), proposals=0)
 
 
 def test_an_environment_without_a_fixed_goal_has_no_score():

@@ -1,4 +1,4 @@
-"""The five functions of a model at run time."""
+"""The policy at run time: observations come one by one, histories are its own, and the contract is kept."""
 
 from __future__ import annotations
 
@@ -11,21 +11,16 @@ import torch
 from uva_lightning.datamodules.instructions import RandomInstructions
 from uva_lightning.datamodules.windows import Window
 from uva_lightning.model.fitted import fit_together
-from uva_lightning.model.heads.aggregate import ConvFC
-from uva_lightning.model.heads.base import ActionHead
-from uva_lightning.model.heads.flow import FlowMatching
-from uva_lightning.objectives.inverse_dynamics import InverseDynamics
-from uva_lightning.objectives.robot_policy import RobotPolicy
-from uva_lightning.policy.policy import UVAPolicy, observed
+from uva_lightning.policy.policy import UVAPolicy
+from uva_lightning.policy.windows import WindowPolicy
 
-CHUNK, FRAMES = (16, 2), (2, 96, 96, 3)
+FRAMES, CHUNK = (2, 96, 96, 3), (16, 2)
+STEPS = 24
 
 
-@pytest.fixture(scope="module")
-def module(tiny_data, tiny_module):
-    data = tiny_data()
+def fitted(data, make, spec=None):
     data.setup("fit")
-    module = tiny_module(data.spec)
+    module = make(spec or data.spec)
     module.tokenizer.fit(data.training_frames())
     fit_together([module.actions, module.proprioception], data.training_numbers())
     rng = torch.Generator().manual_seed(0)
@@ -34,31 +29,51 @@ def module(tiny_data, tiny_module):
     return module.eval()
 
 
+@pytest.fixture(scope="module")
+def module(tiny_data, tiny_module):
+    return fitted(tiny_data(), tiny_module)
+
+
+@pytest.fixture(scope="module")
+def told(tiny_data, tiny_module):
+    """A model of 4 frames that hears instructions and sees past actions and every state of the history."""
+    seen = Window(4, past_action=True, state_steps=16)
+    spec = tiny_data(window=seen, text=RandomInstructions()).spec
+    return fitted(tiny_data(window=seen), tiny_module, spec)
+
+
 @pytest.fixture
 def policy(module):
-    return UVAPolicy(module, seed=3)
+    return UVAPolicy(module, torch.float32)
 
 
-def observation(samples=3, seed=0):
+def episode(seed=0, steps=STEPS):
+    """One observation per control step."""
     rng = np.random.default_rng(seed)
+    frames = rng.integers(0, 256, (steps, 96, 96, 3), dtype=np.uint8)
+    agent = rng.uniform(0, 512, (steps, 2)).astype(np.float32)
+    return [{"video": {"top": frame}, "state": {"agent": state}} for frame, state in zip(frames, agent, strict=True)]
+
+
+def together(*observations):
     return {
-        "video": {"top": rng.integers(0, 256, (samples, *FRAMES), dtype=np.uint8)},
-        "state": {"agent": rng.uniform(0, 512, (samples, 2, 2)).astype(np.float32)},
+        "video": {"top": np.stack([one["video"]["top"] for one in observations])},
+        "state": {"agent": np.stack([one["state"]["agent"] for one in observations])},
     }
 
 
-def row(observed, index):
+def window(seen, now, offsets=(-8, 0), **more):
+    """The same history as the training data would show it."""
+    steps = [max(0, now + offset) for offset in offsets]
     return {
-        kind: {name: value[index : index + 1] for name, value in entries.items()} for kind, entries in observed.items()
+        "video": {"top": np.stack([seen[step]["video"]["top"] for step in steps])[None]},
+        "state": {"agent": np.stack([seen[step]["state"]["agent"] for step in steps])[None]},
+        **more,
     }
 
 
-def pictures(samples=3, seed=1):
-    return observation(samples, seed)["video"]
-
-
-def chunks(samples=3, seed=2):
-    return np.random.default_rng(seed).uniform(0, 512, (samples, *CHUNK)).astype(np.float32)
+def numbered(seen, step, **more):
+    return {**seen[step], "step": step, **more}
 
 
 def first_is_best(past, futures):
@@ -66,201 +81,308 @@ def first_is_best(past, futures):
     return -np.arange(proposals * samples, dtype=np.float64).reshape(proposals, samples)
 
 
+FUTURE = {"top": np.random.default_rng(5).integers(0, 256, FRAMES, dtype=np.uint8)}
+ACTIONS = np.random.default_rng(6).uniform(0, 512, CHUNK).astype(np.float32)
 FUNCTIONS = {
-    "act": lambda policy, seen, **options: policy.act(seen, **options),
-    "imagine": lambda policy, seen, **options: policy.imagine(seen, **options)["top"],
-    "predict_next": lambda policy, seen, **options: policy.predict_next(
-        seen, chunks(3)[: len(seen["video"]["top"])], **options
-    )["top"],
-    "explain": lambda policy, seen, **options: policy.explain(
-        seen, {"top": pictures(3)["top"][: len(seen["video"]["top"])]}, **options
-    ),
+    "act": lambda policy: policy.act(temperature=0.0).actions,
+    "imagine": lambda policy: policy.imagine(iterations=2, temperature=0.0)["top"],
+    "predict_next": lambda policy: policy.predict_next(None, ACTIONS, 1, temperature=0.0)["top"],
+    "explain": lambda policy: policy.explain(FUTURE, temperature=0.0).actions,
+    "plan": lambda policy: policy.plan(None, np.stack([ACTIONS, ACTIONS + 1]), first_is_best).actions,
+}
+INNER = {
+    "act": lambda policy, seen: policy.act(seen, 0.0)[0],
+    "imagine": lambda policy, seen: policy.imagine(seen, 0.0, 2)["top"][0],
+    "predict_next": lambda policy, seen: policy.predict_next(seen, ACTIONS[None], 0.0, 1)["top"][0],
+    "explain": lambda policy, seen: policy.explain(seen, {"top": FUTURE["top"][None]}, 0.0)[0],
+    "plan": lambda policy, seen: policy.plan(seen, first_is_best, np.stack([ACTIONS, ACTIONS + 1])[:, None], 0.0)[0],
 }
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_the_functions_give_actions_or_frames(policy, name):
-    made = FUNCTIONS[name](policy, observation())
-    if name in ("act", "explain"):
-        assert (made.shape, made.dtype) == ((3, *CHUNK), np.float32)
-        assert np.isfinite(made).all()
-    else:
-        assert (made.shape, made.dtype) == ((3, *FRAMES), np.uint8)
+@pytest.mark.parametrize("now", [0, 3, 19])
+def test_what_came_one_by_one_is_the_window_of_training(policy, module, name, now):
+    seen = episode()
+    policy.reset(seed=4)
+    for step in range(now + 1):
+        policy.observe(seen[step])
+    history = window(seen, now, episode={"seed": [4], "call": [1]})
+    expected = INNER[name](WindowPolicy(module), history)
+    assert FUNCTIONS[name](policy) == pytest.approx(expected, abs=1 if expected.dtype == np.uint8 else 1e-2)
 
 
-def test_the_planner_gives_one_chunk_per_observation(policy):
-    made = policy.plan(observation(), first_is_best, proposals=4)
-    assert (made.shape, made.dtype) == ((3, *CHUNK), np.float32)
+def test_a_chunk_has_its_unit_rate_and_times(policy):
+    chunk = policy.act(numbered(episode(), 3, time=100.0))
+    assert (chunk.actions.shape, chunk.actions.dtype, len(chunk)) == (CHUNK, np.float32, 16)
+    assert (chunk.unit, chunk.rate_hz) == (policy.spec.action_meaning, 10.0)
+    assert chunk.steps.tolist() == list(range(3, 19))
+    assert chunk.times == pytest.approx(100 + np.arange(16) / 10)
+    assert chunk.timing["total"] >= chunk.timing["encode"] + chunk.timing["trunk"] > 0
+    assert np.asarray(chunk).shape == CHUNK
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_row_alone_is_a_row_of_the_batch_at_temperature_zero(policy, name):
-    together = FUNCTIONS[name](policy, observation(), temperature=0.0)
-    alone = FUNCTIONS[name](policy, row(observation(), 0), temperature=0.0)
-    largest = 1 if together.dtype == np.uint8 else 1e-2
-    assert np.abs(together[:1].astype(np.float64) - alone).max() <= largest
-    assert not np.array_equal(together[:1], together[1:2])
+def test_several_environments_in_one_call_are_each_alone(policy, module):
+    left, right = episode(1), episode(2)
+    policy.reset(seed=7)
+    for step in range(12):
+        policy.observe(together(left[step], right[step]))
+    both = policy.act()
+    assert (both.actions.shape, both.steps.shape) == ((2, *CHUNK), (2, 16))
+    alone = UVAPolicy(module, torch.float32)
+    alone.reset(seed=8)
+    for step in range(12):
+        alone.observe(right[step])
+    assert alone.act().actions == pytest.approx(both.actions[1], abs=1e-2)
+    imagined = policy.imagine(iterations=1)["top"]
+    assert imagined.shape == (2, *FRAMES)
 
 
-def test_the_seed_decides_the_noise(module):
-    def act(seed):
-        return UVAPolicy(module, seed).act(observation())
-
-    assert np.array_equal(act(1), act(1))
-    assert not np.array_equal(act(1), act(2))
-    policy = UVAPolicy(module, 1)
-    first, second = policy.act(observation()), policy.act(observation())
-    assert not np.array_equal(first, second)
-    policy.reset(1)
-    assert np.array_equal(policy.act(observation()), first)
-
-
-def test_each_function_looks_at_what_it_is_given(policy):
-    seen, other = observation(), observation(seed=9)
-    mixed = {"video": other["video"], "state": seen["state"]}
-
-    def differ(one, two):
-        return not np.array_equal(one, two)
-
-    assert differ(policy.act(seen, 0.0), policy.act(mixed, 0.0))
-    assert differ(policy.imagine(seen, 0.0)["top"], policy.imagine(mixed, 0.0)["top"])
-    futures = [policy.predict_next(seen, chunks(seed=seed), 0.0)["top"] for seed in (2, 4)]
-    assert differ(*futures)
-    explained = [policy.explain(seen, pictures(seed=seed), 0.0) for seed in (1, 5)]
-    assert differ(*explained)
-    assert not differ(policy.explain(seen, pictures(), 0.0), policy.explain(mixed, pictures(), 0.0)), "past is hidden"
+def test_one_environment_begins_anew_and_the_others_go_on(policy, module):
+    left, right = episode(1), episode(2)
+    for step in range(10):
+        policy.observe(together(left[step], right[step]), ["left", "right"])
+    policy.reset(environments=["right"], seed=3)
+    policy.observe(together(left[10], right[0]), ["left", "right"])
+    chunk = policy.act(environments=["left", "right"], temperature=0.0)
+    assert chunk.steps[:, 0].tolist() == [10, 0]
+    for row, history in enumerate((window(left, 10), window(right, 0))):
+        assert chunk.actions[row] == pytest.approx(WindowPolicy(module).act(history, 0.0)[0], abs=1e-2)
 
 
-def test_the_planner_takes_the_best_proposal_of_each_observation(module):
-    calls = []
-
-    def score(past, futures):
-        calls.append((past, futures))
-        return np.array([[9, 0], [8, 7], [3, 9]], np.float64) * 99  # by proposal, then by observation
-
-    seen = observation(2)
-    planned = UVAPolicy(module, 7).plan(seen, score, proposals=3)
-    first = UVAPolicy(module, 7).act(seen)
-    past, futures = calls[0]
-    assert np.array_equal(past["top"], seen["video"]["top"])
-    assert futures["top"].shape == (3, 2, *FRAMES)
-    assert np.allclose(planned[0], first[0], atol=1e-3)  # the first proposal is what the policy would do
-    assert not np.allclose(planned[1], first[1], atol=1.0)
+def test_what_is_forgotten_takes_no_memory(policy):
+    for client in range(5):
+        policy.act(episode()[0], [f"client {client}"])
+        policy.forget([f"client {client}"])
+    assert not policy.environments
 
 
-def test_the_callers_arrays_are_not_changed(policy):
-    seen, before = observation(), observation()
-    policy.act(seen)
-    policy.explain(seen, pictures())
-    assert np.array_equal(seen["video"]["top"], before["video"]["top"])
-    assert np.array_equal(seen["state"]["agent"], before["state"]["agent"])
+@pytest.mark.parametrize("strides", [(1,), (8,), (8, 4, 16, 3, 8), (16,)])
+def test_each_frame_is_encoded_once_whatever_the_stride(told, strides, monkeypatch):
+    policy, encoded = UVAPolicy(told, torch.float32, embed=RandomInstructions().embed), []
+    encode = policy.windows.engine.encode
+    monkeypatch.setattr(
+        policy.windows.engine, "encode", lambda frames: (encoded.append(len(frames)), encode(frames))[1]
+    )
+    policy.reset("push")
+    seen, now, shown = episode(steps=80), 0, set()
+    for step in range(now + 1):
+        policy.observe(seen[step])
+    for stride in strides:
+        chunk = policy.act(temperature=0.0)
+        wanted = {max(0, now + offset) for offset in (-12, -8, -4, 0)}
+        assert sum(encoded) == len(wanted - shown)
+        shown |= wanted
+        encoded.clear()
+        fresh = UVAPolicy(told, torch.float32, embed=RandomInstructions().embed)
+        fresh.reset("push")
+        for step in range(now + 1):
+            fresh.observe(seen[step])
+        assert fresh.act(temperature=0.0).actions == pytest.approx(chunk.actions, abs=1e-2)
+        for step in range(now + 1, now + stride + 1):
+            policy.observe(seen[step])
+        now += stride
 
 
-def test_numbers_may_have_any_precision(policy):
-    seen = observation()
-    double = {"video": seen["video"], "state": {"agent": seen["state"]["agent"].astype(np.float64)}}
-    assert np.allclose(policy.act(seen, 0.0), policy.act(double, 0.0), atol=1e-3)
-    futures = [policy.predict_next(seen, actions, 0.0)["top"] for actions in (chunks(), chunks().astype(np.float64))]
-    assert np.array_equal(*futures)
+def test_a_dropped_observation_is_replaced_by_the_one_before(policy, module):
+    seen = episode()
+    policy.reset(seed=4)
+    for step in range(17):
+        if step not in (7, 8):  # the frame 8 steps before now, and the one before it
+            policy.observe(numbered(seen, step))
+    standing_in = [*seen[:8], seen[6], *seen[9:]]
+    expected = WindowPolicy(module).act(window(standing_in, 16), 0.0)[0]
+    assert policy.act(temperature=0.0).actions == pytest.approx(expected, abs=1e-2)
+
+
+def test_missing_history_is_refused(policy):
+    seen = episode()
+    policy.act(numbered(seen, 0))
+    with pytest.raises(
+        ValueError, match=r"no observation of step 12, 8 before now, .* of step 0; .* frames every 8 steps at 10 Hz"
+    ):
+        policy.act(numbered(seen, 20))
+    patient = UVAPolicy(policy.module, torch.float32, patience=100)
+    patient.act(numbered(seen, 0))
+    assert np.isfinite(patient.act(numbered(seen, 20)).actions).all()
+
+
+def test_observations_may_come_at_every_so_many_steps(module):
+    seen = episode()
+    slow, fast = UVAPolicy(module, torch.float32, every=8), UVAPolicy(module, torch.float32)
+    for step in range(17):
+        fast.observe(seen[step])
+    for step in (0, 8, 16):
+        slow.observe(seen[step])
+    assert slow.act(temperature=0.0).actions == pytest.approx(fast.act(temperature=0.0).actions, abs=1e-3)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"video": {}}, r"Observation video\.top is missing, expected \(2, 96, 96, 3\)"),
-        ({"video": {"top": np.zeros((3, 4, 96, 96, 3), np.uint8)}}, r"video\.top is \(4, 96, 96, 3\) per sample"),
-        ({"video": {"top": np.zeros((3, 2, 48, 48, 3), np.uint8)}}, r"video\.top is \(2, 48, 48, 3\) per sample"),
-        ({"video": {"top": np.zeros((3, *FRAMES), np.float32)}}, r"video\.top is float32, expected uint8"),
-        ({"state": {}}, r"Observation state\.agent is missing, expected \(2, 2\)"),
-        ({"state": {"agent": np.zeros((3, 2, 7), np.float32)}}, r"state\.agent is \(2, 7\) per sample"),
+        ({"video": {}}, r"cameras none, the checkpoint was trained with \['top'\]"),
+        ({"video": {"front": np.zeros((96, 96, 3), np.uint8)}}, r"cameras \['front'\], .* trained with \['top'\]"),
+        ({"video": {"top": np.zeros((96, 96, 3), np.float32)}}, r"'top' has float32 pictures, .* trained with uint8"),
+        ({"video": {"top": np.zeros((48, 48, 3), np.uint8)}}, r"'top' is \[48, 48, 3\], .* trained with \[96, 96, 3\]"),
+        ({"video": {"top": np.zeros((3, 96, 96), np.uint8)}}, r"'top' is \[3, 96, 96\], .* trained with \[96, 96, 3\]"),
+        ({"video": {"top": [[0]]}}, r"'top' is a list, expected a NumPy array u8\[96, 96, 3\]"),
+        ({"state": {}}, r"state none, the checkpoint was trained with \['agent'\]"),
+        ({"state": {"agent": np.zeros(7)}}, r"state 'agent' is \[7\], the checkpoint was trained with \[2\]"),
+        ({"state": {"agent": np.array([0, np.nan])}}, r"state 'agent' has NaN"),
+        ({"state": {"agent": "here"}}, r"state 'agent' is no array of numbers"),
+        ({"rate_hz": 30}, r"come at 30 Hz, the checkpoint was trained at 10 Hz"),
+        ({"orientation": "upside down"}, r"'top' are 'upside down', the checkpoint was trained with 'upright'"),
+        ({"orientation": {"top": "mirrored"}}, r"'top' are 'mirrored', the checkpoint was trained with 'upright'"),
+        ({"images": {}}, r"has 'images', expected of video, state"),
     ],
 )
-def test_an_observation_unlike_those_of_training_is_refused_by_name(policy, change, words):
+def test_an_observation_unlike_those_of_training_is_refused_with_both_sides(policy, change, words):
     with pytest.raises(ValueError, match=words):
-        policy.act(observation() | change)
+        policy.act({**episode()[0], **change})
+    policy.act({**episode()[0], "orientation": "upright", "rate_hz": 10.0})
 
 
-def test_an_observation_without_a_kind_is_refused_by_name(policy):
-    with pytest.raises(ValueError, match=r"Observation state\.agent is missing"):
-        policy.act({"video": observation()["video"]})
+def test_the_orientation_is_that_of_the_contract(module):
+    policy = UVAPolicy(module, torch.float32)
+    policy.spec = replace(policy.spec, conventions={"orientation": "upside down (as OpenGL draws)"})
+    policy.observe({**episode()[0], "orientation": "upside down"})
+    with pytest.raises(ValueError, match=r"'top' are 'upright', the checkpoint was trained with 'upside down \(as"):
+        policy.observe({**episode()[1], "orientation": "upright"})
 
 
-def test_actions_and_futures_of_another_shape_are_refused_by_name(policy):
-    with pytest.raises(ValueError, match=r"Action chunk is \(8, 2\) per sample, expected \(16, 2\)"):
-        policy.predict_next(observation(), chunks()[:, :8])
-    with pytest.raises(ValueError, match=r"Future video\.top is missing"):
-        policy.explain(observation(), {})
-    with pytest.raises(ValueError, match=r"Future video\.top is \(1, 96, 96, 3\) per sample"):
-        policy.explain(observation(), {"top": pictures()["top"][:, :1]})
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        ((0.0, 0.05), r"0.050 s after the one before it, which is 0.50 control steps and not 1; .* trained at 10 Hz"),
+        ((0.0, 0.0333), r"0.33 control steps and not 1"),
+        ((0.0, 0.333), r"3.33 control steps and not 3"),
+        ((5.0, 4.0), r"of step -10 and the one before it of step 0, expected a later one; call reset"),
+        (np.arange(20) / 12, r"observations came at 12.0 Hz, the checkpoint was trained at 10 Hz"),
+        ((0.0, 0.01), r"two observations of step 0 with different pictures of 'top'"),
+    ],
+)
+def test_another_rate_than_that_of_training_is_refused(policy, times, words):
+    seen = episode()
+
+    def run():
+        for number, time in enumerate(times):
+            policy.observe({**seen[number], "time": time})
+
+    with pytest.raises(ValueError, match=words):
+        run()
 
 
-def test_a_function_without_a_head_is_named(tiny_data, tiny_module, module):
-    def head(shape):
-        return ActionHead(shape, lambda c, k: FlowMatching(c, k, width=8, depth=1), ConvFC, steps=2)
-
-    silent = tiny_module(tiny_data().spec, objectives={"policy": RobotPolicy()}, heads={"action": head})
-    silent.tokenizer, silent.actions, silent.proprioception = module.tokenizer, module.actions, module.proprioception
-    with pytest.raises(ValueError, match=r"no head for video, only action; train one with model\.heads\.video"):
-        UVAPolicy(silent.eval()).imagine(observation())
+def test_a_clock_that_jitters_or_drifts_a_little_is_fine(policy):
+    rng, seen = np.random.default_rng(0), episode()
+    for step in range(STEPS):
+        policy.observe({**seen[step], "time": 50 + step / 10.3 + rng.uniform(-0.008, 0.008)})
+    assert policy.act().steps[0] == STEPS - 1
 
 
-@pytest.fixture(scope="module")
-def told(tiny_data, tiny_module, module):
-    """A model that takes past actions and an instruction, and keeps the past when it explains."""
-    data = tiny_data(window=Window(2, past_action=True), text=RandomInstructions())
-    heads = {name: (lambda shape, name=name: module.heads[name]) for name in module.heads}
-    objectives = {"inverse": InverseDynamics(keeps=["past_video"])}
-    told = tiny_module(data.spec, heads=heads, objectives=objectives)
-    told.tokenizer, told.actions, told.proprioception = module.tokenizer, module.actions, module.proprioception
-    rng = torch.Generator().manual_seed(0)
-    for parameter in told.transformer.parameters():
-        parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng)
-    return UVAPolicy(told.eval(), seed=3)
+def test_a_step_number_with_a_time_that_does_not_fit_is_refused(policy):
+    policy.observe(numbered(episode(), 0, time=0.0))
+    with pytest.raises(ValueError, match=r"16.00 control steps and not 8; the checkpoint was trained at 10 Hz"):
+        policy.observe(numbered(episode(), 8, time=1.6))
 
 
-def instructed(seed=0):
-    return {**observation(), "text": {"instruction": RandomInstructions().embed([f"task {seed}"] * 3).numpy()}}
+def test_an_environment_that_is_wrong_is_named(policy):
+    seen = episode()
+    policy.observe(together(seen[0], seen[0]) | {"step": [0, 0]}, ["a", "b"])
+    policy.observe(together(seen[5], seen[3]) | {"step": [5, 3]}, ["a", "b"])
+    with pytest.raises(ValueError, match=r"Environment 'b': The observation is of step 2 and the one before it of"):
+        policy.observe(together(seen[6], seen[2]) | {"step": [6, 2]}, ["a", "b"])
+    with pytest.raises(ValueError, match=r"has 2 environments, but 1 are named"):
+        policy.act(together(seen[7], seen[7]), ["a"])
 
 
-def test_the_model_hears_its_instruction(told):
-    assert not np.array_equal(told.act(instructed(0), 0.0), told.act(instructed(1), 0.0))
-    with pytest.raises(ValueError, match=r"Observation text\.instruction is missing, expected \(512,\)"):
-        told.act(observation(), 0.0)
+def test_the_noise_follows_the_episode(module):
+    def acts(policy, **options):
+        policy.reset(**options)
+        return [policy.act(seen).actions for seen in episode()[:2]]
+
+    one, two = UVAPolicy(module, torch.float32), UVAPolicy(module, torch.float32)
+    first = acts(one, seed=1)
+    assert np.array_equal(first, acts(two, seed=1))
+    assert np.array_equal(first, acts(one, seed=1)), "an episode can be repeated"
+    assert not np.array_equal(first, acts(one, seed=2))
+    assert not np.array_equal(acts(one), acts(one)), "without a seed each episode has noise of its own"
 
 
-def test_past_actions_that_are_not_given_are_hidden(told):
-    def act(past, temperature=0.0):
-        return told.act({**instructed(), "action": {"past": past}}, temperature)
-
-    hidden = told.act(instructed(), 0.0)
-    middle = told.module.actions.decode(torch.zeros(3, *CHUNK), {}).numpy()  # zeros, as the model sees actions
-    assert not np.array_equal(act(middle), hidden), "a past of zeros is a past"
-    assert not np.array_equal(act(middle), act(chunks()))
-    with pytest.raises(ValueError, match=r"Observation action\.past is \(8, 2\) per sample, expected \(16, 2\)"):
-        act(chunks()[:, :8])
+def test_frames_may_lie_in_a_buffer_that_is_used_again(policy, module):
+    seen, buffer = episode(), np.zeros((96, 96, 3), np.uint8)
+    for one in seen:
+        buffer[:] = one["video"]["top"]
+        policy.observe({"video": {"top": buffer}, "state": one["state"]})
+    expected = WindowPolicy(module).act(window(seen, STEPS - 1), 0.0)[0]
+    assert policy.act(temperature=0.0).actions == pytest.approx(expected, abs=1e-2)
 
 
-def test_explaining_shows_what_the_objective_showed(told):
-    other = {**instructed(), "video": pictures(seed=9)}
-    assert not np.array_equal(told.explain(instructed(), pictures(), 0.0), told.explain(other, pictures(), 0.0))
+def test_the_instruction_is_heard_and_checked(told, policy):
+    heard = UVAPolicy(told, torch.float32, embed=RandomInstructions().embed)
+    with pytest.raises(ValueError, match=r"Environment 0 has no instruction, the checkpoint was trained with one"):
+        heard.act(episode()[0])
+    chunks = []
+    for instruction in ("left", "right", RandomInstructions().embed(["left"])[0].numpy()):
+        heard.reset(instruction, seed=1)
+        chunks.append(heard.act(episode()[0]).actions)
+    assert not np.array_equal(chunks[0], chunks[1])
+    assert np.array_equal(chunks[0], chunks[2])
+    heard.reset(["left", "right"])
+    each = heard.act(together(episode()[0], episode()[0]), temperature=0.0).actions
+    assert not np.allclose(each[0], each[1])
+    with pytest.raises(ValueError, match=r"The instruction 'left' cannot be embedded, as this policy has no text"):
+        UVAPolicy(told, torch.float32).reset("left")
+    with pytest.raises(ValueError, match=r"The instruction is \[3\], the checkpoint was trained with \[512\]"):
+        heard.reset(np.zeros(3))
+    with pytest.raises(ValueError, match=r"is 'push', the checkpoint was trained without instructions"):
+        policy.reset("push")
 
 
-def test_what_may_be_seen_of_windows(tiny_data):
-    data = tiny_data(window=Window(2, past_action=True))
-    data.setup("fit")
-    batch = next(iter(data.val_dataloader()))
-    seen = observed(batch)
-    assert np.array_equal(seen["video"]["top"], batch.video["top"][:, :2])
-    assert np.array_equal(seen["action"]["past"], batch.past_action)
-    assert "text" not in seen
-    text = torch.randn(len(batch), 512)
-    assert np.array_equal(observed(replace(batch, text=text))["text"]["instruction"], text)
+def test_an_unknown_instruction_is_refused_by_a_sentence(told):
+    def embed(sentences):
+        raise ValueError(f"there is no vector for '{sentences[0]}'")
+
+    with pytest.raises(ValueError, match=r"'fly' cannot be embedded: there is no vector for 'fly'"):
+        UVAPolicy(told, torch.float32, embed=embed).reset("fly")
 
 
-def test_noise_follows_the_episode_and_not_the_place_in_the_batch(module):
-    seen = {**observation(3), "episode": {"seed": np.array([11, 12, 13])}}
-    together = UVAPolicy(module, 7).act(seen)
-    last = {kind: {name: value[2:] for name, value in entries.items()} for kind, entries in seen.items()}
-    assert UVAPolicy(module, 7).act(last) == pytest.approx(together[2:], abs=1e-3)
-    renamed = {**last, "episode": {"seed": np.array([14])}}
-    assert not np.allclose(UVAPolicy(module, 7).act(renamed), together[2:], atol=1.0)
+def test_past_actions_count_once_all_are_told(told):
+    def act(action, begin=1):
+        policy = UVAPolicy(told, torch.float32, embed=RandomInstructions().embed)
+        policy.reset("push", seed=1)
+        for step, seen in enumerate(episode()):
+            policy.observe(seen if step < begin or action is None else {**seen, "last_action": action})
+        return policy.act(temperature=0.0).actions
+
+    hidden = act(None)
+    assert not np.allclose(act([9, 500]), hidden)
+    assert not np.allclose(act([9, 500]), act([400, 9]))
+    assert np.allclose(act([9, 500], begin=STEPS - 3), hidden), "a past that is partly unknown is hidden"
+
+
+def test_states_of_every_step_are_seen(told):
+    def act(change):
+        policy = UVAPolicy(told, torch.float32, embed=RandomInstructions().embed)
+        policy.reset("push", seed=1)
+        for step, seen in enumerate(episode()):
+            policy.observe({**seen, "state": {"agent": np.zeros(2)}} if step == change else seen)
+        return policy.act(temperature=0.0).actions
+
+    assert not np.allclose(act(STEPS - 6), act(None)), "a state between two frames"
+    assert np.allclose(act(STEPS - 17), act(None)), "older than the history"
+
+
+def test_nothing_can_be_decided_before_the_first_observation(policy):
+    with pytest.raises(ValueError, match=r"no observation yet, the policy decides from at least one"):
+        policy.act()
+
+
+def test_a_checkpoint_becomes_a_policy(imported):
+    folder, _ = imported()
+    policy = UVAPolicy.from_checkpoint(folder, dtype=torch.float32)
+    spec = policy.spec
+    picture = np.zeros((spec.image_size, spec.image_size, 3), np.uint8)
+    seen = {
+        "video": dict.fromkeys(spec.cameras, picture),
+        "state": {n: np.zeros(w) for n, w in spec.state_dims.items()},
+    }
+    assert policy.act(seen).actions.shape == (spec.horizon, spec.action_dim)

@@ -18,7 +18,7 @@ from uva_lightning.model.tokenizers.linear_patches import LinearPatches
 from uva_lightning.objectives.forward_dynamics import ForwardDynamics
 from uva_lightning.objectives.robot_policy import RobotPolicy
 from uva_lightning.objectives.video_model import VideoModel
-from uva_lightning.policy.policy import UVAPolicy, observed
+from uva_lightning.policy.windows import WindowPolicy, observed
 from uva_lightning.sampler import ObjectiveSampler
 
 WEIGHTS = {"arm": 1, "plane": 1, "people": 1}
@@ -181,7 +181,7 @@ def test_a_model_of_videos_alone_has_no_actions(tiny_module, tmp_path):
     run.fit(module, data)
     assert set(module.transformer.streams) == {"past_video", "video"}
     windows = data.held_out().with_frames()[torch.arange(2)]
-    assert UVAPolicy(module).imagine(observed(windows))["camera"].shape == (2, 2, 24, 24, 3)
+    assert WindowPolicy(module).imagine(observed(windows))["camera"].shape == (2, 2, 24, 24, 3)
 
 
 def test_shares_of_the_objectives_are_kept_as_far_as_the_sets_allow():
@@ -196,7 +196,7 @@ def test_shares_of_the_objectives_are_kept_as_far_as_the_sets_allow():
 @pytest.mark.parametrize(("name", "camera", "width"), [("arm", "front", 5), ("plane", "top", 2)])
 def test_a_policy_is_that_of_one_set(trained, name, camera, width):
     module, run, _ = trained
-    policy = UVAPolicy(module.eval(), set=name)
+    policy = WindowPolicy(module.eval(), set=name)
     windows = run.datamodule.sets[name].held_out().with_frames()[torch.arange(3)]
     seen, future = observed(windows), {c: v[:, 2:].numpy() for c, v in windows.video.items()}
     assert policy.act(seen).shape == (3, 16, width)
@@ -217,11 +217,11 @@ def test_a_policy_is_that_of_one_set(trained, name, camera, width):
 def test_a_policy_of_a_mixture_must_be_told_which_set(trained):
     module, run, _ = trained
     with pytest.raises(ValueError, match="No data set is named, expected one of arm, plane, people"):
-        UVAPolicy(module)
+        WindowPolicy(module)
     with pytest.raises(ValueError, match="There is no data set 'arms', expected one of"):
-        UVAPolicy(module, set="arms")
+        WindowPolicy(module, set="arms")
     windows = run.datamodule.sets["people"].held_out().with_frames()[torch.arange(2)]
-    assert set(UVAPolicy(module, set="people").imagine(observed(windows))) == {"camera"}
+    assert set(WindowPolicy(module, set="people").imagine(observed(windows))) == {"camera"}
 
 
 def test_predictions_are_nan_where_nothing_is_known(trained):

@@ -16,7 +16,7 @@ from uva_lightning.metrics.comparison import Comparison, HeldOut, video_function
 from uva_lightning.model.checkpoint import build, load_module, read
 from uva_lightning.module import UVAModule
 from uva_lightning.policy.planner import Planner
-from uva_lightning.policy.policy import UVAPolicy
+from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.results import versions, write_json
 from uva_lightning.rollouts import FIRST_TEST_SEED, Actor, ConstantAction, HoldPosition, RolloutResult, run_rollouts
 
@@ -94,7 +94,7 @@ def functions(
 
 
 def _acting(
-    ckpt: Path, policy: UVAPolicy, actions: NDArray[np.float32], env: str, seeds: range, proposals: int
+    ckpt: Path, policy: WindowPolicy, actions: NDArray[np.float32], env: str, seeds: range, proposals: int
 ) -> tuple[dict[str, Comparison], RolloutResult]:
     """Roll out the policy, the planner and what they must beat, from the same starts."""
     from uva_lightning.envs import goal_score
@@ -131,8 +131,8 @@ def _acting(
     }, first
 
 
-def _policy(module: UVAModule, device: str, name: str | None) -> UVAPolicy:
-    return UVAPolicy(module.to(device).eval(), dtype=torch.bfloat16, set=name)
+def _policy(module: UVAModule, device: str, name: str | None) -> WindowPolicy:
+    return WindowPolicy(module.to(device).eval(), dtype=torch.bfloat16, set=name)
 
 
 def _untrained(ckpt: Path) -> UVAModule:

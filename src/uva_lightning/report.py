@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from uva_lightning.callbacks.video_grid import draw_grid
 from uva_lightning.metrics.comparison import HeldOut
-from uva_lightning.policy.policy import UVAPolicy
+from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.video_files import side_by_side, write_mp4
 
 PICTURES = 6
@@ -24,7 +24,7 @@ def show(
     run: Path,
     out: Path,
     results: Mapping[str, Any],
-    policy: UVAPolicy,
+    policy: WindowPolicy,
     held_out: HeldOut,
     videos: Mapping[int, NDArray[np.uint8]],
 ) -> None:
@@ -55,7 +55,7 @@ def film_strips(videos: Mapping[int, NDArray[np.uint8]], frames: int) -> dict[st
     return strips
 
 
-def imagined_frames(policy: UVAPolicy, held_out: HeldOut) -> dict[str, NDArray[np.uint8]]:
+def imagined_frames(policy: WindowPolicy, held_out: HeldOut) -> dict[str, NDArray[np.uint8]]:
     """Show held-out windows, u8[n, t, H, W, 3]: past, real future, video model, dynamics given the true actions."""
     camera, n = policy.spec.cameras[0], len(held_out.action)
     chosen = np.linspace(0, n - 1, PICTURES).astype(int)

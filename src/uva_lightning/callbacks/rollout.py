@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from uva_lightning.callbacks.evaluation import rehearsing, run_folder, undisturbed
 from uva_lightning.callbacks.tensorboard_video import log_film
 from uva_lightning.module import UVAModule
-from uva_lightning.policy.policy import UVAPolicy
+from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.rollouts import FIRST_TEST_SEED, RolloutResult, open_env, run_rollouts
 from uva_lightning.strategies.sharded import whole_weights
 from uva_lightning.video_files import side_by_side, write_mp4
@@ -85,7 +85,7 @@ class Rollout(Callback):
         with whole_weights(pl_module):
             if trainer.is_global_zero:
                 with undisturbed(pl_module):
-                    policy = UVAPolicy(_ours(pl_module), self.seed, set=self.set)
+                    policy = WindowPolicy(_ours(pl_module), self.seed, set=self.set)
                     result = self._play(policy)
                 self._show(trainer, result, folder, policy.spec.rate_hz)
                 measures = _measures(result)
@@ -93,7 +93,7 @@ class Rollout(Callback):
         for name, value in measures.items():  # on all, since a ModelCheckpoint may watch them on all
             pl_module.log(f"rollout/{name}", value, prog_bar=name == "score")
 
-    def _play(self, policy: UVAPolicy) -> RolloutResult:
+    def _play(self, policy: WindowPolicy) -> RolloutResult:
         seeds = range(self.seed, self.seed + self.episodes)
         return run_rollouts(policy, self.env, policy.spec, seeds, self.execute, self.videos)
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from uva_lightning.callbacks.evaluation import rehearsing, run_folder, undisturbed
 from uva_lightning.callbacks.tensorboard_video import log_picture
 from uva_lightning.module import UVAModule
-from uva_lightning.policy.policy import UVAPolicy, observed
+from uva_lightning.policy.windows import WindowPolicy, observed
 from uva_lightning.strategies.sharded import whole_weights
 from uva_lightning.types import Batch
 from uva_lightning.whole_files import whole
@@ -71,7 +71,7 @@ class VideoGrid(Callback):
     def _draw(self, trainer: Trainer, pl_module: UVAModule, folder: Path) -> None:
         for name, batch in held_out(trainer, self.windows).items():
             with undisturbed(pl_module):
-                rows = self._rows(UVAPolicy(pl_module, set=name), batch)
+                rows = self._rows(WindowPolicy(pl_module, set=name), batch)
             for camera in pl_module.spec.of(name).cameras:
                 shown = {label: frames[camera] for label, frames in rows.items() if camera in frames}
                 picture = draw_grid(shown)  # a camera that is not predicted has its real frames only
@@ -80,7 +80,7 @@ class VideoGrid(Callback):
                     Image.fromarray(picture).save(file, "PNG")
                 log_picture(trainer, f"pictures/{what}", picture)
 
-    def _rows(self, policy: UVAPolicy, batch: Batch) -> dict[str, dict[str, Frames]]:
+    def _rows(self, policy: WindowPolicy, batch: Batch) -> dict[str, dict[str, Frames]]:
         """Frames u8[b, t, H, W, 3] per camera and row."""
         seen = observed(batch)
         future = {camera: video.chunk(2, dim=1)[1].numpy() for camera, video in batch.video.items()}

@@ -10,7 +10,7 @@ import torch
 
 from uva_lightning.commands.errors import UserError
 from uva_lightning.model.stored import weights_file
-from uva_lightning.policy.policy import UVAPolicy
+from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.results import sha256, write_json
 from uva_lightning.rollouts import FIRST_TEST_SEED, RolloutResult, run_rollouts
 from uva_lightning.video_files import write_mp4
@@ -49,7 +49,7 @@ def rollout(
     _find(ckpt)
     where = _device(device)
     out = out or run_folder(ckpt) / "rollouts" / f"{ckpt.stem}_{env}"
-    policy = UVAPolicy.from_checkpoint(ckpt, where, seed, set)
+    policy = WindowPolicy.from_checkpoint(ckpt, where, seed, set)
     result = run_rollouts(policy, env, policy.spec, range(seed, seed + episodes), execute, videos)
     for number, frames in result.frames.items():
         write_mp4(out / f"{env}_{number}.mp4", frames, policy.spec.rate_hz)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from uva_lightning.metrics.intervals import bootstrap_mean
-from uva_lightning.policy.policy import Frames, Observation, UVAPolicy, observed
+from uva_lightning.policy.windows import Frames, WindowObservation, WindowPolicy, observed
 from uva_lightning.types import Batch
 
 PIXEL_RANGE = 255.0
@@ -94,7 +94,7 @@ class HeldOut:
         action: Real actions, f32[n, h, a].
     """
 
-    observation: Observation
+    observation: WindowObservation
     future: Frames
     action: NDArray[np.float32]
 
@@ -122,7 +122,7 @@ class HeldOut:
         return cls(observation, future, gather(lambda b: b.action))  # type: ignore[arg-type, return-value]
 
 
-def video_functions(policy: UVAPolicy, held_out: HeldOut, seed: int = 0) -> dict[str, Comparison]:
+def video_functions(policy: WindowPolicy, held_out: HeldOut, seed: int = 0) -> dict[str, Comparison]:
     """Compare video model, forward and inverse dynamics with their baselines.
 
     Frames are generated at temperature 0, the best guess of the model; actions at the head's own temperature.

@@ -63,7 +63,8 @@ class _Case:
     ) -> None:
         self.model, self.mode, self.names = model, mode, names
         self.how = Sampling(temperature, spacing)
-        self.generator = MaskedGenerator(model.module, iterations, temperature=temperature, steps=spacing)
+        steps = dict.fromkeys(model.module.heads, spacing)
+        self.generator = MaskedGenerator(model.module, iterations, temperature=temperature, steps=steps)
         self.actions: list[Tensor] = []
 
     def run(self) -> dict[str, Tensor]:

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from uva_lightning.model.heads.base import Sampling, Steps
+from uva_lightning.model.heads.base import Head, Sampling, Steps
 from uva_lightning.model.heads.denoiser import Guide, StepNoise, fresh_noise
-from uva_lightning.module import UVAModule
+from uva_lightning.policy.stages import Stages
 from uva_lightning.types import Tokens, Visible
 
 Watch = Callable[[int, Tensor, Mapping[str, Tensor]], None]
 """Gets the round, the latent Z [b, t, s, d] and what is generated so far, by modality."""
+
+
+class Model(Protocol):
+    """What generation needs of a model: a ``UVAModule``, or a form of it that is faster at run time."""
+
+    @property
+    def transformer(self) -> Any:
+        """Turns tokens and what is visible into Z [b, t, s, d]; its ``streams`` are by modality."""
+
+    def head(self, name: str) -> Head:
+        """Give the head of a modality."""
 
 
 def _start(number: int, modality: str, hidden: Tensor, channels: int) -> Tensor:
@@ -75,25 +87,27 @@ class MaskedGenerator:
             linearly with the tokens that are known, as in MAR.
         unconditional: Modality whose hiding the model was trained on, see a stream's ``drop``.
         temperature: Instead of the heads' own.
-        steps: Denoising steps, instead of the heads' own.
+        steps: Denoising steps by modality, instead of the heads' own.
+        stages: Told how long transformer and heads take.
     """
 
     def __init__(
         self,
-        module: UVAModule,
+        module: Model,
         iterations: int = 1,
         guidance: float = 1.0,
         unconditional: str = "text",
         temperature: float | None = None,
-        steps: Steps | None = None,
+        steps: Mapping[str, Steps] | None = None,
+        stages: Stages | None = None,
     ) -> None:
         if guidance != 1.0 and unconditional not in module.transformer.streams:
             raise ValueError(
                 f"guidance is {guidance}, but the model has no {unconditional} to leave out; expected 1, or one of "
                 f"{sorted(module.transformer.streams)} given as unconditional."
             )
-        self.module, self.iterations, self.how = module, iterations, Sampling(temperature, steps)
-        self.guidance, self.unconditional = guidance, unconditional
+        self.module, self.iterations, self.temperature, self.steps = module, iterations, temperature, steps or {}
+        self.guidance, self.unconditional, self.stages = guidance, unconditional, stages or Stages()
 
     @torch.inference_mode()
     def __call__(
@@ -124,16 +138,19 @@ class MaskedGenerator:
         seen, places = Visible(dict(seen)), order.shape[1]
         hidden = rounds(places, self.iterations) if cameras else [places, 0]
         for number, (now, after) in enumerate(pairwise(hidden)):
-            latent = self.module.transformer(values, seen)
-            guide = self._guide(values, seen, after / places) if cameras else None
+            with self.stages("trunk"):
+                latent = self.module.transformer(values, seen)
+                guide = self._guide(values, seen, after / places) if cameras else None
             chosen = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, after:now], True)[:, None]
             for name in modalities:
                 head, camera = self.module.head(name), name in cameras
                 due = Visible({**seen, name: ~chosen.expand_as(seen[name]) if camera else seen[name]})
                 start = torch.zeros(*due[name].shape, head.channels, device=latent.device)
                 start[~due[name]] = noise.start(number, name, ~due[name], head.channels)
-                how = replace(self.how, guide=guide if camera else None, step_noise=noise.step(number, name))
-                made[name] = head.sample(latent, values, due, start, how)
+                own = noise.step(number, name)
+                how = Sampling(self.temperature, self.steps.get(name), guide if camera else None, own)
+                with self.stages(f"{name} head"):
+                    made[name] = head.sample(latent, values, due, start, how)
             if watch is not None:
                 watch(number, latent, made)
             values = values.replaced({name: made[name] for name in cameras})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from uva_lightning.policy.policy import Observation, Score, UVAPolicy
+from uva_lightning.policy.windows import Score, WindowObservation, WindowPolicy
 
 
 class Planner:
@@ -18,7 +18,7 @@ class Planner:
         margin: Lead that overrules the most typical proposal, in the unit of the score.
     """
 
-    def __init__(self, policy: UVAPolicy, score: Score, proposals: int = 8, margin: float = 6.0) -> None:
+    def __init__(self, policy: WindowPolicy, score: Score, proposals: int = 8, margin: float = 6.0) -> None:
         if proposals < 1:
             raise ValueError(f"proposals is {proposals}, expected at least 1.")
         self.policy, self.score, self.proposals, self.margin = policy, score, proposals, margin
@@ -27,6 +27,6 @@ class Planner:
         """Start the noise anew."""
         self.policy.reset(seed)
 
-    def act(self, observation: Observation) -> NDArray[np.float32]:
+    def act(self, observation: WindowObservation) -> NDArray[np.float32]:
         """Decide: f32[b, h, a]."""
         return self.policy.plan(observation, self.score, self.proposals, self.margin)

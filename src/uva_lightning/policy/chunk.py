@@ -1,0 +1,39 @@
+"""What a policy decides: actions with their unit, rate and times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """Actions to come, of one environment or of ``n``; ``numpy.asarray`` gives the numbers.
+
+    Args:
+        actions: f32[h, a] or f32[n, h, a], physical units.
+        unit: What an action is, with its unit, as the data set says.
+        rate_hz: Control rate in Hz.
+        steps: i64[h] or i64[n, h], control step of each action, counted as in the observations.
+        times: f64[h] or f64[n, h], time of each action in s, by the clock of the observations.
+        timing: How long the stages of the decision took, in ms.
+    """
+
+    actions: NDArray[np.float32]
+    unit: str
+    rate_hz: float
+    steps: NDArray[np.int64]
+    times: NDArray[np.float64]
+    timing: Mapping[str, float] = field(default_factory=dict)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """Give the actions."""
+        return np.array(self.actions, dtype=dtype) if copy else np.asarray(self.actions, dtype=dtype)
+
+    def __len__(self) -> int:
+        """Actions ``h`` of a chunk."""
+        return int(self.actions.shape[-2])

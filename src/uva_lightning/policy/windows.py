@@ -1,0 +1,335 @@
+"""The five functions of a trained model, behind one class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from uva_lightning.model.checkpoint import load_module
+from uva_lightning.model.heads.base import Steps
+from uva_lightning.module import UVAModule
+from uva_lightning.policy.contract import check_window
+from uva_lightning.policy.engine import Engine
+from uva_lightning.policy.generation import MaskedGenerator
+from uva_lightning.policy.noise import RowNoise
+from uva_lightning.policy.stages import Stages
+from uva_lightning.draws import seeded
+from uva_lightning.types import Batch, DataSpec, Tokens, Visible
+from uva_lightning.union import joined
+
+WindowObservation = Mapping[str, Mapping[str, Any]]
+"""Whole histories, as in training. ``video``: u8[b, t, H, W, 3] per camera; ``state``: f32[b, n, p] per entry.
+
+``text``: ``instruction`` f32[b, 512], where the model was trained with instructions. Optionally ``latents``: moments
+[b, t, s, m] per camera, tensors in the place of ``video``; ``action``: ``past`` f32[b, h, a], hidden from the model if
+not given, and ``known`` bool[b], samples for which it is; ``episode``: ``seed`` i64[b], noise then follows the episode,
+whichever others are in the batch, and ``call`` i64[b], the number of its decision.
+"""
+Frames = dict[str, NDArray[np.uint8]]
+Score = Callable[[Frames, Frames], NDArray[np.float64]]
+"""Judges imagined futures u8[k, b, t, H, W, 3] by camera, after the past u8[b, t, H, W, 3]: f64[k, b], high is good."""
+
+
+def observed(batch: Batch) -> WindowObservation:
+    """Give what a policy may see of windows that come with their frames."""
+    seen = {
+        "video": {camera: frames.chunk(2, dim=1)[0].numpy() for camera, frames in batch.video.items()},
+        "state": {name: value.numpy() for name, value in batch.state.items()},
+    }
+    if batch.text is not None:
+        seen["text"] = {"instruction": batch.text.numpy()}
+    if batch.past_action is not None:
+        seen["action"] = {"past": batch.past_action.numpy()}
+    return seen
+
+
+class WindowPolicy:
+    """Use a trained model on whole histories; every call works on a batch of them, and none is remembered.
+
+    Args:
+        module: Trained model.
+        seed: Seed of the denoising noise.
+        dtype: Of the matrix products; ``torch.bfloat16`` is faster where the processor has it.
+        set: Of a model trained on a mixture, the data set whose cameras and actions count; the only one with actions
+            if not given.
+        engine: Runs transformer, heads and tokenizer; the module's own if not given.
+        steps: Denoising steps by modality, instead of the heads' own.
+    """
+
+    def __init__(
+        self,
+        module: UVAModule,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+        set: str | None = None,
+        engine: Engine | None = None,
+        steps: Mapping[str, Steps] | None = None,
+    ) -> None:
+        self.module, self.dtype, self.set = module, dtype, module.spec.chosen(set)
+        self.spec: DataSpec = module.spec.of(self.set)
+        self.engine, self.steps, self.stages = engine or Engine(module), steps, Stages()
+        self.reset(seed)
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: Path | str, device: str = "cpu", seed: int = 0, set: str | None = None
+    ) -> WindowPolicy:
+        """Rebuild the model from a checkpoint alone, with its averaged weights where it has them.
+
+        Raises:
+            ValueError: It was trained on several data sets with actions, and ``set`` names none of them.
+        """
+        module, _ = load_module(path)
+        return cls(module.to(device).eval(), seed, set=set)
+
+    def reset(self, seed: int) -> None:
+        """Start the noise anew: it follows from this seed, the number of calls since, and the sample."""
+        self._seed, self._calls = seed, 0
+
+    def act(self, observation: WindowObservation, temperature: float | None = None) -> NDArray[np.float32]:
+        """Robot policy: decide what to do.
+
+        Returns:
+            f32[b, h, a], physical units.
+        """
+        tokens, state = self._tokens(observation)
+        return self._actions(tokens, Visible.only(tokens, "history"), state, temperature)
+
+    def imagine(
+        self,
+        observation: WindowObservation,
+        temperature: float | None = None,
+        iterations: int = 1,
+        guidance: float = 1.0,
+    ) -> Frames:
+        """Video model: see what will happen, u8[b, t, H, W, 3] per camera.
+
+        Args:
+            observation: As above.
+            temperature: Of the denoising, instead of the head's own.
+            iterations: Rounds of generation; UVA's best pictures take 8.
+            guidance: Scale of the guidance by the instruction; 1 is none.
+        """
+        tokens, _ = self._tokens(observation)
+        return self._frames(tokens, Visible.only(tokens, "history"), temperature, iterations, guidance)
+
+    def predict_next(
+        self,
+        observation: WindowObservation,
+        actions: NDArray[np.float32],
+        temperature: float | None = None,
+        iterations: int = 1,
+        guidance: float = 1.0,
+    ) -> Frames:
+        """Forward dynamics: see what ``actions`` f32[b, h, a] will do; otherwise as ``imagine``."""
+        tokens, _ = self._tokens(observation, actions=actions)
+        return self._frames(tokens, Visible.only(tokens, "history", "action"), temperature, iterations, guidance)
+
+    def explain(
+        self, observation: WindowObservation, frames: Mapping[str, NDArray[np.uint8]], temperature: float | None = None
+    ) -> NDArray[np.float32]:
+        """Inverse dynamics: find the actions f32[b, h, a] that led to ``frames``, u8[b, t, H, W, 3] per camera."""
+        tokens, state = self._tokens(observation, future=frames)
+        return self._actions(tokens, self._seen_afterwards(tokens), state, temperature)
+
+    def plan(
+        self,
+        observation: WindowObservation,
+        score: Score,
+        proposals: int | NDArray[np.float32] = 8,
+        margin: float = 6.0,
+    ) -> NDArray[np.float32]:
+        """Policy + planner: propose chunks, imagine what each would do, take the best (UVA section 4.5).
+
+        The most typical proposal is taken unless another one promises ``margin`` more.
+
+        Args:
+            observation: As above.
+            score: Judges imagined futures.
+            proposals: Chunks per observation that the policy proposes, at least 1 (with one, this is ``act``); or
+                proposals of another origin, f32[k, b, h, a] in physical units.
+            margin: Lead over the most typical proposal, in the unit of the score; the default fits ``PushTGoal`` in
+                px. Infinity leaves imagination out.
+
+        Returns:
+            f32[b, h, a].
+        """
+        given = None if isinstance(proposals, int) else proposals
+        count = proposals if isinstance(proposals, int) else len(proposals)
+        tokens, state = self._tokens(observation)
+        samples = tokens.batch_size
+        rows = torch.arange(samples, device=self.module.device).repeat(count)
+        state = {name: value[rows] for name, value in state.items()}
+        tokens = tokens.rows(rows)
+        if given is None:
+            chunks = self._sample("action", tokens, Visible.only(tokens, "history"), None)
+            actions = self._decoded(chunks, state)  # f32[k * b, h, a]
+        else:
+            flat = np.asarray(given, dtype=np.float32).reshape(-1, *given.shape[2:])
+            actions = torch.from_numpy(flat).to(self.module.device)
+            chunks = self._encoded(actions, state)
+        scores, each = np.zeros((count, samples)), np.arange(samples)
+        if not math.isinf(margin):
+            tokens = tokens.replaced({"action": self._encoded(actions, state)})
+            futures = self._frames(tokens, Visible.only(tokens, "history", "action"), 0.0)
+            by_proposal = {name: x.reshape(count, samples, *x.shape[1:]) for name, x in futures.items()}
+            scores = np.array(score(dict(observation["video"]), by_proposal))
+        scores[_medoid(chunks.unflatten(0, (count, samples))), each] += margin
+        chosen: NDArray[np.float32] = actions.cpu().numpy().reshape(count, samples, *actions.shape[1:])
+        return chosen[scores.argmax(axis=0), each]
+
+    def _actions(
+        self, tokens: Tokens, seen: Visible, state: Mapping[str, Tensor], temperature: float | None
+    ) -> NDArray[np.float32]:
+        sampled = self._sample("action", tokens, seen, temperature)
+        actions: NDArray[np.float32] = self._decoded(sampled, state).cpu().numpy()
+        return actions
+
+    def _decoded(self, actions: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+        """Turn what the head gives into f32[b, h, a] in physical units."""
+        batch = self._as_trained(Batch(state=dict(state), present={"action": torch.ones(len(actions)).bool()}))
+        return self.module.actions.decode(actions, batch.state, batch.source)[..., : self.spec.action_dim]
+
+    def _encoded(self, actions: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+        """Undo ``_decoded``, as the transformer sees actions."""
+        present = {"action": torch.ones(len(actions)).bool()}
+        batch = self._as_trained(Batch(action=actions, state=dict(state), present=present))
+        wide = actions if batch.action is None else batch.action
+        return self.module.actions.encode(wide, batch.state, batch.source)
+
+    def _as_trained(self, batch: Batch) -> Batch:
+        """Make a batch of the one data set one of the mixture, where the model was trained on one."""
+        return batch if self.set is None else joined(self.module.spec, {self.set: batch})
+
+    def _seen_afterwards(self, tokens: Tokens) -> Visible:
+        """Show the future as the objective did on which the model learnt to explain it; without one hide all past."""
+        for objective in self.module.sampler.objectives.values():
+            seen = objective.visible(tokens, seeded(0))
+            whole = all(bool(seen[camera].all()) for camera in tokens.cameras)
+            if "action" in objective.predicts and whole and not seen.action.any():
+                return seen
+        return Visible.only(tokens, "history", *tokens.cameras).hide(*(f"past_{c}" for c in tokens.cameras))
+
+    def _frames(
+        self,
+        tokens: Tokens,
+        seen: Visible,
+        temperature: float | None,
+        iterations: int = 1,
+        guidance: float = 1.0,
+    ) -> Frames:
+        spec = self.spec
+        self.module.head(next(iter(self.module.cameras)))  # refuse a model without a video head by name
+        cameras = {name: camera for name, camera in self._cameras.items() if name in self.module.heads}
+        made, size = self._generate(tuple(cameras), tokens, seen, temperature, iterations, guidance), spec.image_size
+        with self.stages("decode"):
+            return {c: self.engine.decode(made[n], size).cpu().numpy() for n, c in cameras.items()}
+
+    @property
+    def _cameras(self) -> dict[str, str]:
+        """Cameras under their own names, by the name of their modality."""
+        if self.set is None:
+            return self.module.cameras
+        spec = self.module.spec
+        return {spec.modality(shown): own for own, shown in spec.sets[self.set].cameras.items()}
+
+    def _sample(self, modality: str, tokens: Tokens, seen: Visible, temperature: float | None) -> Tensor:
+        return self._generate((modality,), tokens, seen, temperature)[modality]
+
+    def _generate(
+        self,
+        modalities: tuple[str, ...],
+        tokens: Tokens,
+        seen: Visible,
+        temperature: float | None,
+        iterations: int = 1,
+        guidance: float = 1.0,
+    ) -> dict[str, Tensor]:
+        rows, device = tokens.batch_size, self.module.device
+        repeats = rows // len(self._noise.episodes)
+        seen = seen.without({n: gone.repeat(repeats) for n, gone in self._lacking.items()}).to(device)
+        generator = MaskedGenerator(
+            self.engine, iterations, guidance, temperature=temperature, steps=self.steps, stages=self.stages
+        )
+        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+            order = self._noise.order(rows, tokens.video.shape[2]).to(device)
+            return generator(tokens, seen, modalities, order, self._noise.noise(rows))
+
+    def _tokens(
+        self,
+        observation: WindowObservation,
+        actions: NDArray[np.float32] | None = None,
+        future: Mapping[str, NDArray[np.uint8]] | None = None,
+    ) -> tuple[Tokens, dict[str, Tensor]]:
+        """Tokenise as in training; the unknown future is filled with the past, which nothing may see."""
+        check_window(observation, self.spec, actions, future)
+        self._calls += 1
+        given = {**observation.get("latents", {}), **observation.get("video", {})}
+        samples, episode = len(next(iter(given.values()))), observation.get("episode", {})
+        calls = [int(number) for number in episode.get("call", [self._calls] * samples)]
+        self._noise = RowNoise(self._seed, calls, [int(n) for n in episode.get("seed", range(samples))])
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeded(self._seed, calls[0]).initial_seed())  # of tokenizers that draw in use
+            batch = self._as_trained(self._batch(observation, actions, future))
+            absent = self.module.absent(batch)  # an action is what is asked for, or a proposal
+            self._lacking = {name: gone for name, gone in absent.items() if name != "action" and gone.any()}
+            return self.module.tokens(batch), self._state(observation)
+
+    def _batch(
+        self,
+        observation: WindowObservation,
+        actions: NDArray[np.float32] | None,
+        future: Mapping[str, NDArray[np.uint8]] | None,
+    ) -> Batch:
+        """Put what is given into a batch of the data set, with latents for pictures."""
+
+        def numbers(kind: str, name: str) -> Tensor | None:
+            value = observation.get(kind, {}).get(name)
+            return None if value is None else torch.as_tensor(value, dtype=torch.float32, device=self.module.device)
+
+        latents = {camera: self._moments(observation, camera, future) for camera in self.spec.cameras}
+        past_action = numbers("action", "past") if self.spec.past_action else None
+        known = observation.get("action", {}).get("known")
+        return Batch(
+            latents=latents,
+            action=None if actions is None else torch.as_tensor(actions, dtype=torch.float32).to(self.module.device),
+            past_action=past_action,
+            state=self._state(observation),
+            text=numbers("text", "instruction") if self.spec.text_dim else None,
+            present={} if past_action is None or known is None else {"past_action": torch.as_tensor(known)},
+        )
+
+    def _state(self, observation: WindowObservation) -> dict[str, Tensor]:
+        device, state = self.module.device, observation.get("state", {})
+        return {n: torch.as_tensor(state[n], dtype=torch.float32, device=device) for n in self.spec.state_dims}
+
+    def _moments(
+        self, observation: WindowObservation, camera: str, future: Mapping[str, NDArray[np.uint8]] | None
+    ) -> Tensor:
+        """Give the moments of a camera's past and future frames, [b, 2t, s, m]; each frame is encoded once."""
+        known = observation.get("latents", {}).get(camera)
+        parts = [] if known is None else [known]
+        frames = [observation["video"][camera]] if known is None else []
+        frames += [] if future is None else [future[camera]]
+        if frames:
+            with self.stages("encode"):
+                parts.append(self.engine.encode(torch.from_numpy(np.concatenate(frames, axis=1))))
+        moments = torch.cat(parts, dim=1)
+        return moments if future is not None else moments.repeat(1, 2, 1, 1)
+
+
+def _medoid(chunks: Tensor) -> NDArray[np.int64]:
+    """Choose the proposal that is nearest to the others, i64[b] of f32[k, b, h, a].
+
+    Unlike their mean it is something that the policy does: where demonstrations went left and right it goes one way.
+    """
+    each = chunks.float().flatten(2).transpose(0, 1)  # f32[b, k, h * a]
+    nearest: NDArray[np.int64] = torch.cdist(each, each).sum(dim=-1).argmin(dim=-1).cpu().numpy()
+    return nearest
