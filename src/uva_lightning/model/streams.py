@@ -138,6 +138,17 @@ class Stream(Entry):
         """Give this modality's share of every token, [b, t * s, d]."""
         return self.spread(self.fuse(self.embed(values, visible)))
 
+    def placeholder_share(self, samples: int, channels: int) -> Tensor:
+        """Give the share of every token, [b, t * s, d], of samples of which nothing of this modality is visible.
+
+        Args:
+            samples: Samples ``b``.
+            channels: Width of one token of the modality.
+        """
+        step = torch.zeros(1, 1, channels, device=self.fuse.weight.device)
+        hidden = torch.zeros(1, 1, dtype=torch.bool, device=step.device)
+        return self.fuse(self.embed(step, hidden)).expand(samples, self.length, -1)
+
     def spread(self, x: Tensor) -> Tensor:
         """Repeat each step consecutively: a chunk of 16 actions covers 4 frames of 256 tokens, 64 tokens each."""
         if self.length % x.shape[1]:

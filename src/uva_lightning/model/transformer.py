@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -157,15 +158,22 @@ class LatentTransformer(nn.Module):
             draws: Of the samples.
         """
         shown = dict(seen)
-        for name, entry in {**self._prefixes, **self._fused}.items():
+        for name, entry in {**self._prefixes, **self.fused}.items():
             if self.training and entry.drop:
                 kept = draws.uniform(f"drop {name}", *seen[name].shape[1:]) >= entry.drop
                 shown[name] = seen[name] & kept.to(seen[name].device)
         return Visible(shown)
 
-    def encode(self, tokens: Tokens, seen: Visible) -> Tensor:
-        """Fuse and encode: [b, n + t * s, d], the ``n`` tokens of the prefixes first."""
-        fused = sum(stream(tokens[name], seen[name]) for name, stream in self._fused.items())
+    def encode(self, tokens: Tokens, seen: Visible, shares: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Fuse and encode: [b, n + t * s, d], the ``n`` tokens of the prefixes first.
+
+        Args:
+            tokens: See ``forward``.
+            seen: See ``forward``.
+            shares: What streams give, [b, t * s, d] by name, where it is known already.
+        """
+        known: Mapping[str, Any] = shares or {}
+        fused = sum(known[n] if n in known else own(tokens[n], seen[n]) for n, own in self.fused.items())
         x = [prefix(tokens[n], seen[n]) + prefix.encoder_positions for n, prefix in self._prefixes.items()]
         x.append(self.encoder_positions(fused + self.fuse_bias.to(fused.dtype)))
         return self.encoder_norm(self._through(self.encoder, self.encoder_entry(_joined(x))))
@@ -188,7 +196,8 @@ class LatentTransformer(nn.Module):
         return x
 
     @property
-    def _fused(self) -> dict[str, Stream]:
+    def fused(self) -> dict[str, Stream]:
+        """Streams that are added to every token."""
         return {name: entry for name, entry in self.streams.items() if isinstance(entry, Stream)}
 
     @property

@@ -118,6 +118,7 @@ class MaskedGenerator:
         order: Tensor,
         noise: Noise | None = None,
         watch: Watch | None = None,
+        copies: int = 1,
     ) -> dict[str, Tensor]:
         """Generate.
 
@@ -128,6 +129,8 @@ class MaskedGenerator:
             order: i64[b, s], places of a frame; the last ones are generated first, the same in all frames and cameras.
             noise: Where randomness comes from.
             watch: Called after every round.
+            copies: How often the first samples are repeated in ``tokens`` and ``seen``; the first round then runs the
+                transformer on them alone.
 
         Returns:
             f32[b, ..., c] by modality.
@@ -139,7 +142,7 @@ class MaskedGenerator:
         hidden = rounds(places, self.iterations) if cameras else [places, 0]
         for number, (now, after) in enumerate(pairwise(hidden)):
             with self.stages("trunk"):
-                latent = self.module.transformer(values, seen)
+                latent = self._latent(values, seen, 1 if number else copies)
                 guide = self._guide(values, seen, after / places) if cameras else None
             chosen = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, after:now], True)[:, None]
             for name in modalities:
@@ -156,6 +159,13 @@ class MaskedGenerator:
             values = values.replaced({name: made[name] for name in cameras})
             seen = Visible({**seen, **{name: seen[name] | chosen for name in cameras}})
         return made
+
+    def _latent(self, tokens: Tokens, seen: Visible, copies: int) -> Tensor:
+        if copies == 1:
+            latent: Tensor = self.module.transformer(tokens, seen)
+            return latent
+        own = slice(0, tokens.batch_size // copies)
+        return self._latent(tokens.rows(own), seen.rows(own), 1).repeat(copies, 1, 1, 1)
 
     def _guide(self, tokens: Tokens, seen: Visible, hidden: float) -> Guide | None:
         """Run the unconditional pass; ``hidden`` is the share of a frame that stays hidden after this round."""

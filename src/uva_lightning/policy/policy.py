@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from uva_lightning.model.checkpoint import load_module
+from uva_lightning.model.heads.base import Steps
 from uva_lightning.module import UVAModule
 from uva_lightning.policy.chunk import ActionChunk
 from uva_lightning.policy.contract import (
@@ -21,6 +22,7 @@ from uva_lightning.policy.contract import (
     check_observation,
     one_row,
 )
+from uva_lightning.policy.engine import Engine, FastEngine, native_dtype
 from uva_lightning.policy.histories import Histories
 from uva_lightning.policy.instructions import Embed, Instructions
 from uva_lightning.policy.windows import Frames, Score, WindowObservation, WindowPolicy
@@ -56,6 +58,10 @@ class UVAPolicy:
         patience: Control steps by which an earlier observation may stand in for one that was dropped; one less than
             the steps between two frames of a history if not given.
         every: Control steps between observations that have neither a step number nor a time.
+        steps: Denoising steps by modality, such as ``{"action": 16, "video": "ddim20"}``; the heads' own if not given.
+        fast: Keep latents of frames seen, constants and cast weights. Without it every call computes all anew, which
+            gives the same answers within rounding.
+        compile: See ``FastEngine``.
     """
 
     def __init__(
@@ -67,11 +73,15 @@ class UVAPolicy:
         embed: Embed | None = None,
         patience: int | None = None,
         every: int = 1,
+        steps: Mapping[str, Steps] | None = None,
+        fast: bool = True,
+        compile: bool = False,
     ) -> None:
         if every < 1:
             raise ValueError(f"every is {every} control steps between observations, expected at least 1.")
         dtype = native_dtype(module.device) if dtype is None else dtype
-        self.windows = WindowPolicy(module, seed, dtype, set)
+        engine = FastEngine(module, dtype, compile) if fast else Engine(module)
+        self.windows, self.fast = WindowPolicy(module, seed, dtype, set, engine, steps), fast
         self.spec, self.module, self.stages = self.windows.spec, module, self.windows.stages
         patience = self.spec.stride - 1 if patience is None else patience
         if patience < 0:
@@ -90,6 +100,8 @@ class UVAPolicy:
         set: str | None = None,
         patience: int | None = None,
         every: int = 1,
+        steps: Mapping[str, Steps] | None = None,
+        compile: bool = False,
     ) -> Self:
         """Rebuild the model from a checkpoint alone, with its averaged weights where it has them.
 
@@ -101,6 +113,8 @@ class UVAPolicy:
             set: See the class.
             patience: See the class.
             every: See the class.
+            steps: See the class.
+            compile: See the class.
 
         Raises:
             ValueError: There is no checkpoint, or it was trained on several data sets and ``set`` names none of them.
@@ -108,7 +122,7 @@ class UVAPolicy:
         module, data = load_module(path)
         text = data.chosen(module.spec.chosen(set)).text
         embed = None if text is None else text.embed
-        return cls(module.to(device).eval(), dtype, seed, set, embed, patience, every)
+        return cls(module.to(device).eval(), dtype, seed, set, embed, patience, every, steps, True, compile)
 
     def reset(
         self,
@@ -223,7 +237,7 @@ class UVAPolicy:
         temperature: float | None = None,
         guidance: float = 1.0,
     ) -> Frames:
-        """Forward dynamics: see what ``actions`` will do; see ``imagine``."""
+        """Forward dynamics: see what ``actions`` will do, as ``imagine`` with them."""
         return self.imagine(observation, actions, iterations, environments, temperature, guidance)
 
     def explain(
@@ -306,7 +320,7 @@ class UVAPolicy:
     def _window(self, names: Environments, pictures: bool = False) -> WindowObservation:
         for name in names:
             self._histories.of(name).calls += 1
-        return self._histories.window(names, self._encode, pictures)
+        return self._histories.window(names, self._encode if self.fast else None, pictures)
 
     def _encode(self, frames: torch.Tensor) -> torch.Tensor:
         with self.stages("encode"):
@@ -329,11 +343,3 @@ class UVAPolicy:
         if self._single:
             actions, steps, times = actions[0], steps[0], times[0]
         return ActionChunk(actions, self.spec.action_meaning, self.spec.rate_hz, steps, times, timing)
-
-
-def native_dtype(device: torch.device) -> torch.dtype:
-    """Give bfloat16 where the processor multiplies it natively, float32 otherwise."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    native = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if native else torch.float32

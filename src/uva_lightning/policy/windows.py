@@ -169,7 +169,8 @@ class WindowPolicy:
         state = {name: value[rows] for name, value in state.items()}
         tokens = tokens.rows(rows)
         if given is None:
-            chunks = self._sample("action", tokens, Visible.only(tokens, "history"), None)
+            seen = Visible.only(tokens, "history")
+            chunks = self._generate(("action",), tokens, seen, None, copies=count)["action"]
             actions = self._decoded(chunks, state)  # f32[k * b, h, a]
         else:
             flat = np.asarray(given, dtype=np.float32).reshape(-1, *given.shape[2:])
@@ -251,6 +252,7 @@ class WindowPolicy:
         temperature: float | None,
         iterations: int = 1,
         guidance: float = 1.0,
+        copies: int = 1,
     ) -> dict[str, Tensor]:
         rows, device = tokens.batch_size, self.module.device
         repeats = rows // len(self._noise.episodes)
@@ -260,7 +262,7 @@ class WindowPolicy:
         )
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
             order = self._noise.order(rows, tokens.video.shape[2]).to(device)
-            return generator(tokens, seen, modalities, order, self._noise.noise(rows))
+            return generator(tokens, seen, modalities, order, self._noise.noise(rows), copies=copies)
 
     def _tokens(
         self,

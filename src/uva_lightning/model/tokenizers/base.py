@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from uva_lightning.draws import Normal
@@ -48,6 +49,10 @@ class Tokenizer(Fitted):
     @abstractmethod
     def decode(self, latents: Tensor, image_size: int) -> Tensor:
         """Decode f32[..., s, c] to u8[..., image_size, image_size, 3], the size of the data's frames."""
+
+    def in_use(self, dtype: torch.dtype) -> Tokenizer:
+        """Give a form that is faster at run time, such as one that computes in ``dtype``; itself if not overridden."""
+        return self
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Literal
 
 import torch
 from diffusers import AutoencoderKL
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from uva_lightning.draws import Normal
@@ -100,11 +101,19 @@ class KLVAE(Tokenizer):
         """See the base class; pictures come back in the size of the data, not in the autoencoder's."""
         lead, (rows, _) = latents.shape[:-2], self.grid(self.image_size)
         z = rearrange(latents.reshape(-1, *latents.shape[-2:]).float() / self.scale, "n (y x) c -> n c y x", y=rows)
-        images = torch.cat([self.vae.decode(block).sample for block in z.split(BLOCK)])
+        images = torch.cat([self.vae.decode(self._ready(block)).sample.float() for block in z.split(BLOCK)])
         if images.shape[-1] != image_size:
             images = functional.interpolate(images, (image_size, image_size), mode="bilinear", antialias=True)
         pixels = ((images + 1) * PIXEL_HALF).round().clamp(0, 2 * PIXEL_HALF).to(torch.uint8)
         return rearrange(pixels, "n c y x -> n y x c").unflatten(0, lead)
+
+    def in_use(self, dtype: torch.dtype) -> KLVAE:
+        """Give one that computes in ``dtype`` with channels last, which is how convolutions are fastest."""
+        other = copy(self)
+        other.vae = deepcopy(self.vae)
+        # that of diffusers warns of parts that are to stay in float32, of which there are none
+        nn.Module.to(other.vae, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return other
 
     def fingerprint(self) -> str:
         """See the base class."""
@@ -129,5 +138,11 @@ class KLVAE(Tokenizer):
         x = rearrange(frames.float(), "n y x c -> n c y x")
         if x.shape[-1] != self.image_size:  # as the official code: corners not aligned, no antialiasing
             x = functional.interpolate(x, (self.image_size, self.image_size), mode="bilinear")
-        moments = self.vae.encode(x / PIXEL_HALF - 1).latent_dist.parameters
+        moments = self.vae.encode(self._ready(x / PIXEL_HALF - 1)).latent_dist.parameters.float()
         return rearrange(moments, "n m y x -> n (y x) m")
+
+    def _ready(self, x: Tensor) -> Tensor:
+        """Give pictures or latents the type and order of the weights."""
+        weight = self.vae.encoder.conv_in.weight
+        channels_last = weight.is_contiguous(memory_format=torch.channels_last)
+        return x.to(weight.dtype, memory_format=torch.channels_last if channels_last else torch.contiguous_format)

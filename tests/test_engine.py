@@ -1,0 +1,206 @@
+"""The fast path gives what the plain path gives, for every function and every sampler."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from uva_lightning.datamodules.instructions import RandomInstructions
+from uva_lightning.datamodules.windows import Window
+from uva_lightning.model.fitted import fit_together
+from uva_lightning.model.heads.aggregate import ConvFC, TokenMLP
+from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, VideoHead
+from uva_lightning.model.heads.diffusion import DDIM, GaussianDiffusion
+from uva_lightning.model.heads.flow import FlowMatching
+from uva_lightning.model.streams import Prefix, Stream
+from uva_lightning.model.tokenizers.kl_vae import KLVAE
+from uva_lightning.model.transformer import LatentTransformer
+from uva_lightning.policy.engine import FastEngine, Trunk, snapshot
+from uva_lightning.policy.policy import UVAPolicy
+from uva_lightning.types import Tokens, Visible
+
+EMBED = RandomInstructions().embed
+NETWORK = {"width": 32, "depth": 1}
+SAMPLERS = {
+    "ancestral": (partial(GaussianDiffusion, clip=1.0, **NETWORK), 10),
+    "ddim": (partial(GaussianDiffusion, update=DDIM(), clip=1.0, **NETWORK), "ddim10"),
+    "flow": (partial(FlowMatching, **NETWORK), 4),
+}
+ACTIONS = np.random.default_rng(6).uniform(100, 400, (2, 16, 2)).astype(np.float32)
+FUTURE = {"top": np.random.default_rng(5).integers(0, 256, (2, 4, 96, 96, 3), dtype=np.uint8)}
+
+
+def first_is_best(past, futures):
+    proposals, samples = futures["top"].shape[:2]
+    return -np.arange(proposals * samples, dtype=np.float64).reshape(proposals, samples)
+
+
+FUNCTIONS = {
+    "act": lambda policy: policy.act().actions,
+    "imagine at once": lambda policy: policy.imagine(iterations=1)["top"],
+    "imagine in rounds": lambda policy: policy.imagine(iterations=4)["top"],
+    "imagine guided": lambda policy: policy.imagine(iterations=2, guidance=2.0)["top"],
+    "predict_next": lambda policy: policy.predict_next(None, ACTIONS, 2)["top"],
+    "explain": lambda policy: policy.explain(FUTURE).actions,
+    "plan": lambda policy: policy.plan(None, 3, first_is_best, margin=-1.0).actions,
+}
+
+
+@pytest.fixture(scope="module")
+def make(tiny_data, tiny_module):
+    """Give a function that makes a model with text, past actions and the denoiser of a name."""
+    window = Window(4, past_action=True)
+    data, spec = tiny_data(window=window), tiny_data(window=window, text=RandomInstructions()).spec
+    data.setup("fit")
+
+    def build(sampler, **options):
+        denoiser, steps = SAMPLERS[sampler]
+        heads = {
+            "video": lambda shape: VideoHead(shape, denoiser, steps=steps, residual=True),
+            "action": lambda shape: ActionHead(shape, denoiser, ConvFC, steps=steps),
+        }
+        streams = {"text": partial(Prefix, tokens=4), "past_video": partial(Stream, placeholder="video")}
+        module = tiny_module(
+            spec,
+            **{
+                "heads": heads,
+                "transformer": lambda shapes: LatentTransformer(shapes, 32, 2, 1, 1, streams),
+                **options,
+            },
+        )
+        module.tokenizer.fit(data.training_frames())
+        fit_together([module.actions, module.proprioception], data.training_numbers())
+        rng = torch.Generator().manual_seed(0)
+        for parameter in module.parameters():
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng)
+        return module.eval()
+
+    return build
+
+
+def run(policy, function):
+    """Two environments; a decision before the one that counts, so that what is kept is used."""
+    rng = np.random.default_rng(0)
+    policy.reset("push", seed=3)
+    for step in range(21):
+        policy.observe(
+            {
+                "video": {"top": rng.integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)},
+                "state": {"agent": rng.uniform(100, 400, (2, 2))},
+                **({"last_action": rng.uniform(100, 400, (2, 2))} if step else {}),
+            }
+        )
+        if step == 12:
+            policy.act()
+    return function(policy)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_fast_is_plain(make, name, sampler):
+    module = make(sampler)
+    fast, plain = (run(UVAPolicy(module, torch.float32, embed=EMBED, fast=f), FUNCTIONS[name]) for f in (True, False))
+    if plain.dtype == np.uint8:
+        assert np.abs(fast.astype(int) - plain).max() <= 1
+        assert plain.std() > 10
+    else:
+        assert fast == pytest.approx(plain, abs=0.05)  # px of 512
+        assert plain.std() > 10
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_fast_is_plain_in_half_precision(make, sampler):
+    module = make(sampler)
+    policies = [UVAPolicy(module, torch.bfloat16, embed=EMBED, fast=fast) for fast in (True, False)]
+    exact = run(UVAPolicy(module, torch.float32, embed=EMBED), FUNCTIONS["act"])
+    fast, plain = (run(policy, FUNCTIONS["act"]) for policy in policies)
+    rounding = np.abs(plain - exact).max()
+    assert 0 < rounding < 60  # px of 512
+    assert np.abs(fast - plain).max() <= 2 * rounding
+
+
+def test_weights_that_were_cast_before_give_the_same_bits(make):
+    module = make("flow")
+    head, cast = module.heads["action"], snapshot(module.heads["action"], torch.bfloat16)
+    latent, noise = torch.randn(2, 4, 16, 32), torch.randn(2, 16, 2)
+    tokens, seen = Tokens({"action": noise}), Visible({"action": torch.zeros(2, 16, dtype=torch.bool)})
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert head.sample(latent, tokens, seen, noise).equal(cast.sample(latent, tokens, seen, noise))
+    assert head.denoiser.net.input.weight.dtype == torch.float32
+    assert cast.denoiser.net.input.weight.dtype == torch.bfloat16
+    assert cast.denoiser.net.blocks[0].norm.weight is head.denoiser.net.blocks[0].norm.weight
+
+
+def test_what_is_hidden_is_projected_once(make, monkeypatch):
+    module = make("flow")
+    trunk, calls = Trunk(snapshot(module.transformer, torch.float32)), []
+    shape = {"past_video": 8, "video": 8, "action": 2, "past_action": 2, "agent": 2, "text": 512}
+    steps = {
+        "past_video": (4, 16),
+        "video": (4, 16),
+        "action": (16,),
+        "past_action": (16,),
+        "agent": (4,),
+        "text": (1,),
+    }
+    tokens = Tokens({name: torch.randn(2, *steps[name], width) for name, width in shape.items()})
+    seen = Visible.only(tokens, "history")
+    for name, stream in trunk.streams.items():
+        monkeypatch.setattr(stream, "forward", lambda *a, n=name, f=stream.forward: (calls.append(n), f(*a))[1])
+    with torch.inference_mode():
+        first, again = trunk(tokens, seen), trunk(tokens, seen)
+        assert torch.allclose(first, module.transformer(tokens, seen), atol=1e-5)
+        assert first.equal(again)
+        assert sorted(calls) == sorted(["past_video", "past_action", "agent", "text", "text"])
+        other = tokens.replaced({"past_video": torch.randn(2, 4, 16, 8)})
+        assert torch.allclose(trunk(other, seen), module.transformer(other, seen), atol=1e-5)
+
+
+def test_a_chunk_head_is_fast_too(make):
+    denoiser, steps = SAMPLERS["flow"]
+    heads = {"action": lambda shape: ActionChunkHead(shape, denoiser, TokenMLP, steps=steps)}
+    module = make("flow", heads=heads, objectives={"policy": policy_objective()})
+    fast, plain = (run(UVAPolicy(module, torch.float32, embed=EMBED, fast=f), FUNCTIONS["act"]) for f in (True, False))
+    assert fast == pytest.approx(plain, abs=0.05)
+
+
+def policy_objective():
+    from uva_lightning.objectives.robot_policy import RobotPolicy
+
+    return RobotPolicy()
+
+
+def test_the_autoencoder_in_half_precision_is_close(tiny_vae):
+    exact = KLVAE(tiny_vae, image_size=64)
+    same, half = exact.in_use(torch.float32), exact.in_use(torch.bfloat16)
+    frames = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
+    moments = exact.encode(frames)
+    assert torch.allclose(same.encode(frames), moments, atol=1e-4)
+    assert half.encode(frames).dtype == torch.float32
+    assert (half.encode(frames) - moments).abs().max() < 0.1 * moments.std()
+    latents = exact.sample(moments)
+    pictures = exact.decode(latents, 64).int()
+    assert (same.decode(latents, 64).int() - pictures).abs().max() <= 1
+    assert (half.decode(latents, 64).int() - pictures).abs().float().mean() < 1.5
+    assert exact.vae.encoder.conv_in.weight.dtype == torch.float32, "the original is left alone"
+
+
+def test_steps_can_be_chosen(make):
+    module = make("ancestral")
+    few, many = (UVAPolicy(module, torch.float32, embed=EMBED, steps={"action": steps}) for steps in (2, 10))
+    assert not np.allclose(run(few, FUNCTIONS["act"]), run(many, FUNCTIONS["act"]))
+    assert np.array_equal(
+        run(many, FUNCTIONS["act"]), run(UVAPolicy(module, torch.float32, embed=EMBED), FUNCTIONS["act"])
+    )
+
+
+@pytest.mark.slow
+def test_compiled_is_plain(make):
+    module = make("flow")
+    plain = run(UVAPolicy(module, torch.float32, embed=EMBED), FUNCTIONS["act"])
+    compiled = UVAPolicy(module, torch.float32, embed=EMBED, compile=True)
+    assert isinstance(compiled.windows.engine, FastEngine)
+    assert run(compiled, FUNCTIONS["act"]) == pytest.approx(plain, abs=0.05)
