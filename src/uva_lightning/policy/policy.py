@@ -88,6 +88,7 @@ class UVAPolicy:
             raise ValueError(f"patience is {patience} control steps, expected 0 or more.")
         self._tell = Instructions(self.spec, embed, self.stages)
         self._histories = Histories(self.spec, patience, every)
+        self.timing: dict[str, float] = {}  # ms of the stages of the last call
         self._single, self._last = True, cast(Environments, [0])
 
     @classmethod
@@ -225,7 +226,7 @@ class UVAPolicy:
             made = self.windows.imagine(window, temperature, iterations, guidance)
         else:
             made = self.windows.predict_next(window, given, temperature, iterations, guidance)
-        self.stages.take()
+        self._time()
         return {camera: frames[0] if self._single else frames for camera, frames in made.items()}
 
     def predict_next(
@@ -326,6 +327,11 @@ class UVAPolicy:
         with self.stages("encode"):
             return self.windows.engine.encode(frames)
 
+    def _time(self) -> dict[str, float]:
+        times = self.stages.take()
+        self.timing = {**times, "total": sum(times.values())}
+        return self.timing
+
     def _lead(self, names: Environments) -> tuple[int, ...]:
         return () if self._single else (len(names),)
 
@@ -338,8 +344,7 @@ class UVAPolicy:
         ahead = np.arange(self.spec.horizon) + late
         steps = np.array([at.step for at in now], dtype=np.int64)[:, None] + ahead
         times = np.array([at.time for at in now])[:, None] + ahead / self.spec.rate_hz
-        timing = self.stages.take()
-        timing["total"] = sum(timing.values())
+        timing = self._time()
         if self._single:
             actions, steps, times = actions[0], steps[0], times[0]
         return ActionChunk(actions, self.spec.action_meaning, self.spec.rate_hz, steps, times, timing)

@@ -1,0 +1,56 @@
+"""``uva bench policy`` on a tiny model: every stage is timed, and the plain path beside it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from uva_lightning.benchmarks.decisions import flops
+
+
+@pytest.fixture
+def config(tiny_run, tmp_path):
+    return tiny_run(tmp_path / "run", 1)
+
+
+@pytest.mark.parametrize(("options", "stages"), [([], ("action head",)), (["--video=true"], ("video head", "decode"))])
+def test_every_stage_is_timed_and_the_plain_path_beside_it(uva, config, tmp_path, options, stages):
+    file = tmp_path / "out" / "policy.json"
+    command = ["bench", "policy", "--config", config, "--repeats=2", "--iterations=2", f"--json={file}", "--steps=4"]
+    status, out, complaint = uva(*command, "--baseline=true", "--baseline_repeats=1", "--batch=2", *options)
+    assert status == 0, complaint
+    said = json.loads(file.read_text())
+    assert set(said["fast"]["warm_ms"]) >= {"encode", "trunk", "other", "total", *stages}
+    assert (said["fast"]["calls"], said["plain"]["calls"], said["batch"], said["weights"]) == (2, 1, 2, "random")
+    total, plain = said["fast"]["warm_ms"]["total"], said["plain"]["warm_ms"]["total"]
+    assert 0 < total["p50"] <= total["p95"] <= total["p99"]
+    assert said["speedup"] == pytest.approx(plain["p50"] / total["p50"])
+    assert said["fast"]["cold_ms"]["total"] > 0
+    assert said["fast"]["flops"] > 1e6
+    assert 0 < said["fast"]["share_of_peak"] < 1
+    assert said["peak_memory_mib"]["process"] > 100
+    assert said["paper_ms"]["device"] == "NVIDIA L40"
+    assert f"{said['speedup']:.2f} times faster" in out
+    assert "95 (policy, 16 steps)" in out
+
+
+def test_without_a_baseline_there_is_no_ratio(uva, config):
+    status, out, _ = uva("bench", "policy", "--config", config, "--repeats=1")
+    assert status == 0
+    assert "times faster" not in out
+
+
+@pytest.mark.parametrize("name", ["batch", "repeats", "iterations", "execute", "baseline_repeats"])
+def test_impossible_numbers_are_refused(uva, name):
+    status, _, complaint = uva("bench", "policy", f"--{name}=0")
+    assert status == 2
+    assert f"{name} is 0, expected at least 1" in complaint
+
+
+def test_attention_counts_too():
+    query = torch.randn(1, 2, 8, 4)
+    assert flops(lambda: nn.functional.scaled_dot_product_attention(query, query, query)) == 4 * 2 * 8 * 8 * 4
+    assert flops(lambda: nn.functional.linear(torch.randn(3, 5), torch.randn(7, 5))) == 2 * 3 * 5 * 7
