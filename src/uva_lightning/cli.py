@@ -39,6 +39,7 @@ COMMANDS = {
     "bench project": (
         "uva_lightning.commands.bench_project:bench_project",
         "compute time and price of a run from such measurements",
+    ),
     "bench policy": (
         "uva_lightning.commands.bench_policy:bench_policy",
         "measure how long a model takes to decide and to imagine",

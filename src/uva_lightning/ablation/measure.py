@@ -25,7 +25,7 @@ from uva_lightning.model.tokenizers.base import encode_where
 from uva_lightning.module import UVAModule
 from uva_lightning.objective import Objective
 from uva_lightning.policy.planner import Planner
-from uva_lightning.policy.policy import Score, UVAPolicy
+from uva_lightning.policy.windows import Score, WindowPolicy
 from uva_lightning.rollouts import Actor, run_rollouts
 from uva_lightning.sampler import ObjectiveSampler
 from uva_lightning.types import Batch
@@ -152,7 +152,7 @@ class Measure:
         if rollout is None:
             return {}
         module = self.module.to(self.trainer.strategy.root_device).eval()
-        policy = UVAPolicy(module, dtype=torch.bfloat16, set=rollout.set)
+        policy = WindowPolicy(module, dtype=torch.bfloat16, set=rollout.set)
         seeds = range(rollout.seed, rollout.seed + self.starts)
 
         def play(actor: Actor) -> Value:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from uva_lightning.draws import seeded
 from uva_lightning.model.heads.denoiser import StepNoise
 from uva_lightning.policy.generation import Noise
-from uva_lightning.draws import seeded
 
 ORDER, STEPS = -1, -2
 """Purposes of draws besides the start noise of a round."""

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from uva_lightning.draws import seeded
 from uva_lightning.model.checkpoint import load_module
 from uva_lightning.model.heads.base import Steps
 from uva_lightning.module import UVAModule
@@ -20,7 +21,6 @@ from uva_lightning.policy.engine import Engine
 from uva_lightning.policy.generation import MaskedGenerator
 from uva_lightning.policy.noise import RowNoise
 from uva_lightning.policy.stages import Stages
-from uva_lightning.draws import seeded
 from uva_lightning.types import Batch, DataSpec, Tokens, Visible
 from uva_lightning.union import joined
 
