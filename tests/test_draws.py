@@ -64,6 +64,8 @@ def test_a_generator_of_all_samples_gives_each_its_own_numbers():
     assert rng.get_state().equal(before), "so that it shows when something else is drawn"
     each = [uniform_by_sample(draws.generator(row, "mask"), 1, 4) for row in range(6)]
     assert drawn.equal(torch.cat(each))
+    again = uniform_by_sample(rng, 6, 4)
+    assert len(torch.cat([drawn, again]).unique()) == 2 * drawn.numel(), "a second call gives others"
 
 
 # -- masks ------------------------------------------------------------------------------------------------------------

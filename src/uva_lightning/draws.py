@@ -84,17 +84,23 @@ class SampleGenerator(Generator):
 
     draws: Draws
     purpose: str
+    calls: int
 
     @classmethod
     def of(cls, draws: Draws, purpose: str) -> SampleGenerator:
         """Make the generator that stands for all samples of ``draws``."""
         rng = cls()
-        rng.draws, rng.purpose = Draws(draws.seed, draws.step, draws.places), purpose
+        rng.draws, rng.purpose, rng.calls = Draws(draws.seed, draws.step, draws.places), purpose, 0
         return rng
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Draw f32[b, ...] in [0, 1), each sample from its own stream; other numbers in every call."""
+        self.calls += 1
+        return self.draws.uniform(self.purpose if self.calls == 1 else f"{self.purpose} {self.calls}", *shape)
 
 
 def uniform_by_sample(rng: Generator, samples: int, *shape: int) -> Tensor:
-    """Draw f32[b, ...] in [0, 1), each sample from its own stream where ``rng`` knows them; once per purpose.
+    """Draw f32[b, ...] in [0, 1), each sample from its own stream where ``rng`` knows them.
 
     Args:
         rng: CPU generator.
@@ -102,5 +108,5 @@ def uniform_by_sample(rng: Generator, samples: int, *shape: int) -> Tensor:
         shape: Of one sample.
     """
     if isinstance(rng, SampleGenerator):
-        return rng.draws.uniform(rng.purpose, *shape)
+        return rng.uniform(*shape)
     return torch.rand(samples, *shape, generator=rng)
