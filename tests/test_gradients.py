@@ -100,5 +100,12 @@ def test_heads_and_objectives_without_samples_keep_their_weights(results, case):
 
 
 def test_a_parameter_that_no_loss_uses_is_named(results):
-    for complaint in (one["refused"] for one in results[1:]):
+    for complaint in (one["refused"]["Idle"] for one in results[1:]):
         assert "2 parameters are in no loss of the first step, such as objectives.0.spare.weight" in complaint
+
+
+def test_losses_that_not_all_processes_have_are_named(results):
+    """Adding them up would wait for ever."""
+    said = sorted(one["refused"]["Fickle"].partition(" give the losses ")[2] for one in results[1:])
+    assert said[0].startswith("none, expected those of the other processes; let loss_terms give the same names")
+    assert said[1].startswith("wrong/size, expected those of the other processes; let loss_terms")

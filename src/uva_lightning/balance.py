@@ -90,7 +90,7 @@ def own_losses(plan: Plan, latent: Tensor, tokens: Tokens, seen: Visible) -> dic
     for name, rows in plan.served.items():
         samples = rows.stop - rows.start
         found = plan.objectives[name].loss_terms(latent[rows], tokens.rows(rows), seen.rows(rows))
-        for term, values in found.items():
+        for term, values in sorted(found.items()):  # processes add them up by their place
             if values.shape != (samples,):
                 raise ValueError(
                     f"Loss '{term}' of objective '{name}' has shape {list(values.shape)} for {samples} samples, "

@@ -61,6 +61,14 @@ class GlobalBatch:
         whole = torch.stack(parts, dim=2 if self.in_turns else 1)  # [k, b, world] or [k, world, b]
         return whole.flatten(1).bool().cpu()
 
+    def agree(self, number: int) -> bool:
+        """Tell whether all processes give the same whole number, below 2^63."""
+        if self.world == 1:
+            return True
+        largest = torch.tensor([number, -number], device=self.device)
+        distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+        return bool(largest[0] == -largest[1])
+
     def sums(self, values: Tensor) -> Tensor:
         """Sum f32[n] over the processes; nothing waits for the device, and no gradient passes."""
         values = values.detach().clone()

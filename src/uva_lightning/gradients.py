@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Collection, Mapping
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from uva_lightning.balance import Key
+from uva_lightning.global_batch import GlobalBatch
 from uva_lightning.objective import Objective
 from uva_lightning.sampler import Plan
 from uva_lightning.strategies.sharded import whole
@@ -33,6 +36,31 @@ class Gradients:
         self._parts |= {("objective", name): objective for name, objective in own.items()}
         self._trained: set[tuple[str, str]] = set()
         self._checked = False
+        self._own: list[str] | None = None
+
+    def agree(self, own: Collection[Key], whole: GlobalBatch) -> None:
+        """Make sure that all processes have the same losses of objectives' own, which they add up by their place.
+
+        They are compared in the first step; from then on each process compares with its first step.
+
+        Args:
+            own: Objective and name of each, in order.
+            whole: The batch of all processes.
+
+        Raises:
+            ValueError: They have not.
+        """
+        if whole.world == 1:
+            return
+        names = [f"{objective}/{term}" for objective, term in own]
+        first, self._own = self._own, names
+        if names == first or (first is None and whole.agree(zlib.crc32("\n".join(names).encode()))):
+            return
+        expected = "those of the other processes" if first is None else f"{', '.join(first) or 'none'} as before"
+        raise ValueError(
+            f"Objectives of process {whole.rank} give the losses {', '.join(names) or 'none'}, expected {expected}; "
+            "let loss_terms give the same names in every step, also of no samples (b = 0)."
+        )
 
     def saw(self, plan: Plan) -> None:
         """Remember what some process had samples of."""

@@ -133,7 +133,9 @@ class UVAModule(LightningModule):
         for name in set(self.heads) - set(predicts):  # heads that no objective has: 0, but known to all processes
             latent = latent + errors(name, slice(0, 0)).sums.sum()
         heads = {name: errors(name, rows) for name, rows in predicts.items()}
-        return Step(plan, collect_terms(plan, heads, own_losses(plan, latent, tokens, seen), whole), latent)
+        own = own_losses(plan, latent, tokens, seen)
+        self._gradients.agree(own, whole)
+        return Step(plan, collect_terms(plan, heads, own, whole), latent)
 
     def _whole(self, batch: Batch, in_turns: bool = False) -> GlobalBatch:
         """Say where the samples of this process stand in the batch of all processes."""

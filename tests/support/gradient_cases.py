@@ -59,6 +59,13 @@ class Idle(Colour, ABC):
         self.spare = nn.Linear(2, 2)
 
 
+class Fickle(VideoModel, ABC):
+    """Leaves its loss out where a process has no samples."""
+
+    def loss_terms(self, latent, tokens, seen):
+        return {"size": latent.square().mean(dim=(1, 2, 3))} if len(latent) else {}
+
+
 def five():
     masked = {"video": VideoModel, "forward": ForwardDynamics, "joint": PolicyPlanner}
     return {
@@ -266,9 +273,10 @@ def run(case, folder, world=1):
     return {"steps": watch.steps, "logged": {name: float(value) for name, value in logged.items()}}
 
 
-def refused(folder):
-    """Begin a run of an objective with a layer that it never uses; gives the complaint."""
-    module, watch = model({"policy": RobotPolicy(), "idle": Idle()}), Watch()
+def refused(folder, objective):
+    """Begin a run of an objective with a mistake, which serves one sample of each batch; gives the complaint."""
+    objectives, shares = {"policy": RobotPolicy(), "wrong": objective}, {"policy": SAMPLES - 1, "wrong": 1}
+    module, watch = model(objectives, sampler=partial(ObjectiveSampler, shares=shares)), Watch()
     try:
         trainer(folder, 2, watch).fit(module, Data(()))
     except ValueError as complaint:
@@ -280,7 +288,7 @@ def main(folder, cases):
     """Do cases as one of two processes, and keep the results."""
     torch.set_num_threads(1)
     results = {case: run(case, folder, 2) for case in cases}
-    results["refused"] = refused(folder)
+    results["refused"] = {kind.__name__: refused(folder, kind()) for kind in (Idle, Fickle)}
     torch.save(results, Path(folder) / f"rank{os.environ['LOCAL_RANK']}.pt")
 
 
