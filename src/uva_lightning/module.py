@@ -15,7 +15,6 @@ from uva_lightning.balance import Balancer, FixedWeights, Step, Terms, collect_t
 from uva_lightning.draws import Draws, seeded
 from uva_lightning.global_batch import GlobalBatch
 from uva_lightning.gradients import Gradients
-from uva_lightning.metrics.window import WindowMeans
 from uva_lightning.model.fitted import Fitted, fit_together
 from uva_lightning.model.heads.base import Errors, Head
 from uva_lightning.model.start import StartFrom
@@ -30,6 +29,7 @@ from uva_lightning.sampler import ObjectiveSampler, Plan
 from uva_lightning.set_actions import AnyActions, actions_for
 from uva_lightning.sizes import check_heads, sequences, shapes, views
 from uva_lightning.strategies.combinations import check as check_trainer
+from uva_lightning.training_log import TrainingLog
 from uva_lightning.types import Batch, DataSpec, Tokens, Visible
 
 HeadFactory = Callable[[Shape], Head]
@@ -75,7 +75,7 @@ class UVAModule(LightningModule):
         self.spec, self.tokenizer, self.seed, self.start = spec, tokenizer, seed, start
         self.actions = actions_for(spec, actions)
         self.proprioception = (proprioception or Proprioception()).bind(spec)
-        self.optimizer, self._means = optimizer or AdamWCosine(), WindowMeans()
+        self.optimizer, self._training_log = optimizer or AdamWCosine(), TrainingLog(list(spec.sets))
         self.sampler, self.balancer = sampler(objectives), balancer or FixedWeights()
         self._alike = False
         self.objectives = nn.ModuleList(o for o in objectives.values() if isinstance(o, nn.Module))
@@ -120,9 +120,8 @@ class UVAModule(LightningModule):
         draws = Draws(self.seed, step, whole.places, self.device)
         tokens = self.tokens(batch, draws).rows(plan.order.to(self.device))
         draws = draws.rows(plan.order)
-        seen = plan.visible(tokens, draws)
-        seen = seen.without({name: rows[plan.order] for name, rows in self.absent(batch).items()})
-        seen = seen.to(self.device)
+        absent = {name: rows[plan.order] for name, rows in self.absent(batch).items()}
+        seen = plan.visible(tokens, draws).without(absent).to(self.device)
         latent = self.transformer(tokens, self.transformer.dropped(seen, draws))  # [b, t, s, d]
 
         def errors(name: str, rows: slice | Tensor) -> Errors:
@@ -297,13 +296,10 @@ class UVAModule(LightningModule):
             self.log_dict({f"grad_norm/{name}": norm for name, norm in self._gradients.norms().items()})
 
     def _log_training(self, plan: Plan, terms: Terms, loss: Tensor, batch: Batch) -> None:
-        """Log means since the last entry, so that every objective shows, also where one serves a whole batch."""
-        origins = {} if batch.source is None else plan.origins(batch.source, list(self.spec.sets))
-        losses = {f"{name}/{term}": mean for (name, term), (_, mean) in terms.items() if plan.share[name]}
-        entries = losses | {f"{name}/share": share for name, share in plan.share.items()} | origins
-        self._means.add({f"train/{name}": value for name, value in {"loss": loss, **entries}.items()})
+        """Log means since the last entry."""
+        self._training_log.add(plan, terms, loss, batch.source)
         if self._log_is_due:
-            means = self._means.flush()
+            means = self._training_log.flush(self._whole(batch))
             self.log("train/loss", means.pop("train/loss"), prog_bar=True, sync_dist=True)
             self.log_dict(means)
 

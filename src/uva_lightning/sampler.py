@@ -48,19 +48,14 @@ class Plan:
                 rows.setdefault(modality, []).extend(range(part.start, part.stop))
         return {modality: _slice(index) for modality, index in rows.items()}
 
-    def origins(self, source: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Give the share of each objective's rows that each data set has, f32[], as ``objective/from_set``.
+    def origins(self, source: Tensor, sets: int) -> dict[str, Tensor]:
+        """Count the rows that each objective has of each data set in this process: i64[sets] per objective.
 
         Args:
             source: i64[b], number of each sample's data set.
-            names: Of the data sets.
+            sets: Number of data sets.
         """
-        shares: dict[str, Tensor] = {}
-        for name, rows in self.served.items():
-            counts = torch.bincount(source[self.order[rows]], minlength=len(names))
-            if rows.start < rows.stop:
-                shares |= {f"{name}/from_{one}": n / counts.sum() for one, n in zip(names, counts, strict=True)}
-        return shares
+        return {n: torch.bincount(source[self.order[rows]], minlength=sets) for n, rows in self.served.items()}
 
     def visible(self, tokens: Tokens, draws: Draws) -> Visible:
         """Ask each objective what its rows may see.
