@@ -2,22 +2,24 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := sim,data,dev
+EXTRAS := sim,data,serve,dev
 # CLIP's text encoder needs torchvision, which breaks `import lightning` if its build is not torch's: not in .venv.
 VENV_TEXT := .venv-text
+# openpi-client needs numpy 1: it asks from an environment of its own, as on a robot.
+VENV_OPENPI := .venv-openpi
 # More options for pip. PyPI's torch for Linux comes with CUDA (several GB); with the CPU index that pytorch.org names:
 #   make install PIP_ARGS='--extra-index-url URL'
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint format test test-slow test-slurm test-text quickstart quickstart-short showcase bench clean
+.PHONY: help install lint format test test-slow test-slurm test-text test-openpi fuzz quickstart quickstart-short showcase bench clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## Create .venv with everything the other targets need
 
-$(VENV)/bin/python $(VENV_TEXT)/bin/python:
+$(VENV)/bin/python $(VENV_TEXT)/bin/python $(VENV_OPENPI)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("$(PYTHON) is Python %d.%d, expected 3.11 or newer; run: make PYTHON=python3.11 $(MAKECMDGOALS)" % v[:2])'
 	$(PYTHON) -m venv --clear $(@:/bin/python=)
 
@@ -27,6 +29,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV_TEXT)/.installed: pyproject.toml constraints.txt constraints-text.txt | $(VENV_TEXT)/bin/python
 	$(VENV_TEXT)/bin/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -c constraints-text.txt -e '.[text,dev]' transformers
+	@touch $@
+
+$(VENV_OPENPI)/.installed: constraints-openpi.txt | $(VENV_OPENPI)/bin/python
+	$(VENV_OPENPI)/bin/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -r $<
 	@touch $@
 
 lint: install ## Check style, format and types
@@ -51,6 +57,13 @@ test-slurm: install ## Run jobs on a SLURM of two nodes on this machine (needs r
 test-text: $(VENV_TEXT)/.installed ## Run the tests of CLIP's text encoder, in an environment of their own
 	$(VENV_TEXT)/bin/pytest -q -m text tests/test_text*.py
 
+test-openpi: install $(VENV_OPENPI)/.installed ## Ask our policy server with the unchanged client of openpi
+	OPENPI_PYTHON=$(VENV_OPENPI)/bin/python $(BIN)/pytest -q -m openpi tests/test_serving_openpi.py
+
+fuzz: install ## Feed the decoder of the policy server with broken messages for 10 minutes
+	end=$$(($$(date +%s) + 600)); while [ $$(date +%s) -lt $$end ]; do \
+		UVA_FUZZ_EXAMPLES=20000 $(BIN)/pytest -q -k fuzz tests/test_serving_wire.py tests/test_serving_policy.py || exit 1; done
+
 quickstart: install ## Train one model with five functions on Push-T and show it (under 20 minutes on two cores)
 	$(BIN)/uva quickstart --out runs/quickstart
 
@@ -63,6 +76,6 @@ showcase: install ## The quickstart with 7 times the training (up to 2 hours on 
 bench: install ## Measure the training speed and where the time goes
 	$(BIN)/uva fit --config configs/quickstart.yaml --trainer.max_steps 200 --trainer.limit_val_batches 0 --trainer.profiler simple --trainer.logger.name bench
 
-clean: ## Remove both environments, builds and caches; leaves runs/ and demos/
-	rm -rf $(VENV) $(VENV_TEXT) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove the environments, builds and caches; leaves runs/ and demos/
+	rm -rf $(VENV) $(VENV_TEXT) $(VENV_OPENPI) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,6 +4,7 @@ EXTRAS = {
     "sim": ("gymnasium", "pymunk", "shapely", "cv2", "av", "matplotlib"),
     "data": ("zarr", "imagecodecs", "pyarrow", "av", "h5py"),
     "text": ("open_clip",),
+    "serve": ("msgpack", "websockets"),
     "libero": ("h5py", "mujoco", "robosuite", "termcolor"),
 }
 
