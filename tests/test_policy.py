@@ -11,6 +11,8 @@ import torch
 from uva_lightning.datamodules.instructions import RandomInstructions
 from uva_lightning.datamodules.windows import Window
 from uva_lightning.model.fitted import fit_together
+from uva_lightning.policy.committed import Rest
+from uva_lightning.policy.contract import ContractError
 from uva_lightning.policy.policy import UVAPolicy
 from uva_lightning.policy.windows import WindowPolicy
 
@@ -386,3 +388,25 @@ def test_a_checkpoint_becomes_a_policy(imported):
         "state": {n: np.zeros(w) for n, w in spec.state_dims.items()},
     }
     assert policy.act(seen).actions.shape == (spec.horizon, spec.action_dim)
+
+
+def test_a_chunk_continues_what_is_committed(policy):
+    """Real-time chunking: the first actions are those that are run meanwhile, whoever else is in the batch."""
+    first, second = episode(0), episode(1)
+    policy.reset(seed=1)
+    free = policy.act(together(first[0], second[0]), ["a", "b"]).actions
+    rest = np.linspace(free[0, 8], free[0, 15], 8) + 3
+    policy.reset(seed=1)
+    rests = [Rest(rest, 3), Rest(free[1, :1], 0)]
+    made = policy.act(together(first[0], second[0]), ["a", "b"], committed=rests).actions
+    np.testing.assert_allclose(made[0, :3], rest[:3], atol=1e-2)
+    assert np.abs(made[0, 3:8] - rest[3:]).mean() < np.abs(free[0, 3:8] - rest[3:]).mean()
+    with pytest.raises(ValueError, match="17 actions are committed"):
+        policy.act(first[1], committed=[Rest(np.zeros((17, 2), np.float32), 1)])
+
+
+def test_what_is_missing_is_told_before_a_decision(policy):
+    with pytest.raises(ContractError, match="no observation yet"):
+        policy.check(["new"])
+    policy.observe(episode()[0], ["new"])
+    policy.check(["new"])

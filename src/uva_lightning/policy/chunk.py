@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from uva_lightning.policy.history import TimeStep
+from uva_lightning.types import DataSpec
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,21 @@ class ActionChunk:
     steps: NDArray[np.int64]
     times: NDArray[np.float64]
     timing: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def after(
+        cls, now: Sequence[TimeStep], actions: NDArray[np.float32], spec: DataSpec, timing: Mapping[str, float]
+    ) -> Self:
+        """Give the chunks f32[n, h, a] that follow these ``n`` observations."""
+        late = int("chunk" in spec.conventions)  # the chunk begins one step after the last frame
+        ahead = np.arange(spec.horizon) + late
+        steps = np.array([at.step for at in now], dtype=np.int64)[:, None] + ahead
+        times = np.array([at.time for at in now])[:, None] + ahead / spec.rate_hz
+        return cls(actions, spec.action_meaning, spec.rate_hz, steps, times, timing)
+
+    def row(self, index: int) -> Self:
+        """Give the chunk of one of ``n`` environments."""
+        return replace(self, actions=self.actions[index], steps=self.steps[index], times=self.times[index])
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """Give the actions."""

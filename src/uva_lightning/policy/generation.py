@@ -13,6 +13,7 @@ from torch import Tensor
 
 from uva_lightning.model.heads.base import Head, Sampling, Steps
 from uva_lightning.model.heads.denoiser import Guide, StepNoise, fresh_noise
+from uva_lightning.model.heads.holding import Held
 from uva_lightning.policy.stages import Stages
 from uva_lightning.types import Tokens, Visible
 
@@ -89,6 +90,7 @@ class MaskedGenerator:
         temperature: Instead of the heads' own.
         steps: Denoising steps by modality, instead of the heads' own.
         stages: Told how long transformer and heads take.
+        held: What samples must follow, by modality.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class MaskedGenerator:
         temperature: float | None = None,
         steps: Mapping[str, Steps] | None = None,
         stages: Stages | None = None,
+        held: Mapping[str, Held | None] | None = None,
     ) -> None:
         if guidance != 1.0 and unconditional not in module.transformer.streams:
             raise ValueError(
@@ -108,6 +111,7 @@ class MaskedGenerator:
             )
         self.module, self.iterations, self.temperature, self.steps = module, iterations, temperature, steps or {}
         self.guidance, self.unconditional, self.stages = guidance, unconditional, stages or Stages()
+        self.held = held or {}
 
     @torch.inference_mode()
     def __call__(
@@ -151,7 +155,9 @@ class MaskedGenerator:
                 start = torch.zeros(*due[name].shape, head.channels, device=latent.device)
                 start[~due[name]] = noise.start(number, name, ~due[name], head.channels)
                 own = noise.step(number, name)
-                how = Sampling(self.temperature, self.steps.get(name), guide if camera else None, own)
+                how = Sampling(
+                    self.temperature, self.steps.get(name), guide if camera else None, own, self.held.get(name)
+                )
                 with self.stages(f"{name} head"):
                     made[name] = head.sample(latent, values, due, start, how)
             if watch is not None:

@@ -98,6 +98,19 @@ class Histories:
             except ContractError as error:
                 raise ContractError(f"Environment {name!r}: {error}" if len(self.known) > 1 else str(error)) from None
 
+    def now(self, names: Sequence[Hashable]) -> list[TimeStep]:
+        """Give the newest time step of each."""
+        return [self.of(name).history.now for name in names]
+
+    def check(self, names: Sequence[Hashable]) -> None:
+        """Refuse environments of which too little is known."""
+        for name in names:
+            history = self.of(name).history
+            history.frames()
+            history.states()
+            if self.spec.text_dim:
+                self._told(name)
+
     def window(self, names: Sequence[Hashable], encode: Encode | None, pictures: bool) -> WindowObservation:
         """Give the histories that the model sees, of ``n`` environments.
 

@@ -14,6 +14,7 @@ from uva_lightning.model.checkpoint import load_module
 from uva_lightning.model.heads.base import Steps
 from uva_lightning.module import UVAModule
 from uva_lightning.policy.chunk import ActionChunk
+from uva_lightning.policy.committed import Rest
 from uva_lightning.policy.contract import (
     PICTURE_AXES,
     ContractError,
@@ -179,6 +180,7 @@ class UVAPolicy:
         observation: Observation | None = None,
         environments: Environments | None = None,
         temperature: float | None = None,
+        committed: Sequence[Rest] | None = None,
     ) -> ActionChunk:
         """Robot policy: decide what to do.
 
@@ -186,12 +188,13 @@ class UVAPolicy:
             observation: One time step; the newest ones if not given.
             environments: Names of the ``n`` environments; 0 to ``n - 1`` if not given.
             temperature: Of the denoising, instead of the head's own.
+            committed: What each environment is doing, which its chunk continues; only with flow matching.
 
         Raises:
             ContractError: The observation differs from what the checkpoint was trained with, or some are missing.
         """
         names = self._look(observation, environments)
-        return self._chunk(self.windows.act(self._window(names), temperature), names)
+        return self._chunk(self.windows.act(self._window(names), temperature, committed), names)
 
     def imagine(
         self,
@@ -294,6 +297,10 @@ class UVAPolicy:
             made = numbers[:, None] if self._single else numbers
         return self._chunk(self.windows.plan(window, reward, made, margin), names)
 
+    def check(self, environments: Environments) -> None:
+        """Raise a ``ContractError`` for those that lack frames, states or the instruction to decide."""
+        self._histories.check(environments)
+
     @property
     def environments(self) -> list[Hashable]:
         """Names of the environments that are known."""
@@ -339,12 +346,5 @@ class UVAPolicy:
         return values[None] if self._single else values
 
     def _chunk(self, actions: NDArray[np.float32], names: Environments) -> ActionChunk:
-        late = int("chunk" in self.spec.conventions)  # the chunk begins one step after the last frame
-        now = [self._histories.of(name).history.now for name in names]
-        ahead = np.arange(self.spec.horizon) + late
-        steps = np.array([at.step for at in now], dtype=np.int64)[:, None] + ahead
-        times = np.array([at.time for at in now])[:, None] + ahead / self.spec.rate_hz
-        timing = self._time()
-        if self._single:
-            actions, steps, times = actions[0], steps[0], times[0]
-        return ActionChunk(actions, self.spec.action_meaning, self.spec.rate_hz, steps, times, timing)
+        chunk = ActionChunk.after(self._histories.now(names), actions, self.spec, self._time())
+        return chunk.row(0) if self._single else chunk

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from torch import Tensor
 from uva_lightning.draws import seeded
 from uva_lightning.model.checkpoint import load_module
 from uva_lightning.model.heads.base import Steps
+from uva_lightning.model.heads.holding import Held
 from uva_lightning.module import UVAModule
+from uva_lightning.policy.committed import Committed, Rest
 from uva_lightning.policy.contract import check_window
 from uva_lightning.policy.engine import Engine
 from uva_lightning.policy.generation import MaskedGenerator
@@ -93,14 +95,20 @@ class WindowPolicy:
         """Start the noise anew: it follows from this seed, the number of calls since, and the sample."""
         self._seed, self._calls = seed, 0
 
-    def act(self, observation: WindowObservation, temperature: float | None = None) -> NDArray[np.float32]:
-        """Robot policy: decide what to do.
+    def act(
+        self,
+        observation: WindowObservation,
+        temperature: float | None = None,
+        committed: Sequence[Rest] | None = None,
+    ) -> NDArray[np.float32]:
+        """Robot policy: decide what to do; with flow matching, so that it continues what is ``committed``.
 
         Returns:
             f32[b, h, a], physical units.
         """
         tokens, state = self._tokens(observation)
-        return self._actions(tokens, Visible.only(tokens, "history"), state, temperature)
+        held = None if committed is None else self._held(Committed.of(committed, self.spec.horizon), state)
+        return self._actions(tokens, Visible.only(tokens, "history"), state, temperature, held)
 
     def imagine(
         self,
@@ -187,11 +195,14 @@ class WindowPolicy:
         return chosen[scores.argmax(axis=0), each]
 
     def _actions(
-        self, tokens: Tokens, seen: Visible, state: Mapping[str, Tensor], temperature: float | None
+        self, tokens: Tokens, seen: Visible, state: Mapping[str, Tensor], heat: float | None, held: Held | None = None
     ) -> NDArray[np.float32]:
-        sampled = self._sample("action", tokens, seen, temperature)
-        actions: NDArray[np.float32] = self._decoded(sampled, state).cpu().numpy()
-        return actions
+        sampled = self._generate(("action",), tokens, seen, heat, held=held)["action"]
+        return self._decoded(sampled, state).cpu().numpy()
+
+    def _held(self, committed: Committed, state: Mapping[str, Tensor]) -> Held:
+        actions, weight = (torch.as_tensor(x).to(self.module.device) for x in (committed.actions, committed.weight))
+        return Held(self._encoded(actions, state), weight)
 
     def _decoded(self, actions: Tensor, state: Mapping[str, Tensor]) -> Tensor:
         """Turn what the head gives into f32[b, h, a] in physical units."""
@@ -253,12 +264,13 @@ class WindowPolicy:
         iterations: int = 1,
         guidance: float = 1.0,
         copies: int = 1,
+        held: Held | None = None,
     ) -> dict[str, Tensor]:
         rows, device = tokens.batch_size, self.module.device
         repeats = rows // len(self._noise.episodes)
         seen = seen.without({n: gone.repeat(repeats) for n, gone in self._lacking.items()}).to(device)
         generator = MaskedGenerator(
-            self.engine, iterations, guidance, temperature=temperature, steps=self.steps, stages=self.stages
+            self.engine, iterations, guidance, "text", temperature, self.steps, self.stages, {"action": held}
         )
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
             order = self._noise.order(rows, tokens.video.shape[2]).to(device)

@@ -9,12 +9,13 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from uva_lightning.policy.committed import Rest
 
 Chunk = NDArray[np.float32]
 
@@ -61,24 +62,7 @@ class TemporalEnsemble:
         return averaged
 
 
-@dataclass(frozen=True)
-class Committed:
-    """What the robot is going to do, when the next chunk is asked for.
-
-    Args:
-        actions: f32[k, a], rest of the present chunk from now on.
-        delay: Steps that pass before the next chunk is there; so many of these actions will be run in any case.
-    """
-
-    actions: Chunk
-    delay: int
-
-    def message(self) -> dict[str, Any]:
-        """Give the entries that tell a server of it."""
-        return {"committed": self.actions, "delay": self.delay}
-
-
-Ask = Callable[[Mapping[str, Any], Committed | None], Chunk]
+Ask = Callable[[Mapping[str, Any], Rest | None], Chunk]
 """Gives a chunk f32[h, a], whose first action is for the step of the observation."""
 
 
@@ -137,7 +121,7 @@ class RealTimeChunking:
             self._chunk, self._place = self._thread.submit(self._ask, observation, None).result(), 0
         elif self._asked is None and self._place >= self.execute:
             rest = self._chunk[self._place :]
-            committed = Committed(rest, min(self.delay, len(rest)))
+            committed = Rest(rest, min(self.delay, len(rest)))
             self._asked, self._since = self._thread.submit(self._ask, observation, committed), 0
         action: NDArray[np.float32] = self._chunk[self._place]
         self._place += 1
@@ -168,21 +152,3 @@ class RealTimeChunking:
                 "more; use a faster policy, a longer chunk, or run the robot slower."
             )
         self._chunk, self._place = chunk, self._since
-
-
-def soft_mask(horizon: int, known: int, delay: int) -> NDArray[np.float32]:
-    """Weigh how closely each step of a new chunk must follow the present one (Black 2025, equation 5).
-
-    Args:
-        horizon: Steps ``h`` of a chunk.
-        known: Steps of the new chunk about which the present one says something, at most ``h``.
-        delay: Steps that will be run in any case, at most ``known``.
-
-    Returns:
-        f32[h]: 1 for the first ``delay``, then falling to 0 where the present chunk ends.
-    """
-    step = np.arange(horizon, dtype=np.float64)
-    left = np.clip((known - step) / (known - delay + 1), 0, 1)
-    falling = left * np.expm1(left) / np.expm1(1)
-    mask: NDArray[np.float32] = np.where(step < delay, 1.0, np.where(step < known, falling, 0.0)).astype(np.float32)
-    return mask

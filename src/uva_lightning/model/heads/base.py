@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from uva_lightning.draws import Normal
 from uva_lightning.model.heads.aggregate import Aggregator
 from uva_lightning.model.heads.denoiser import Denoiser, Guide, Noising, StepNoise, fresh_noise
+from uva_lightning.model.heads.holding import Held
 from uva_lightning.model.streams import Shape
 from uva_lightning.types import Tokens, Visible
 
@@ -64,12 +65,14 @@ class Sampling:
         steps: Denoising steps.
         guide: Guidance by an unconditional latent, [b, t, s, d].
         step_noise: Gives the noise of each denoising step, for the rows that are generated.
+        held: What the sample must follow; guidance is then left out.
     """
 
     temperature: float | None = None
     steps: Steps | None = None
     guide: Guide | None = None
     step_noise: StepNoise = fresh_noise
+    held: Held | None = None
 
 
 USUAL = Sampling()
@@ -132,6 +135,8 @@ class Head(nn.Module, ABC):
         guide = None if how.guide is None or unguided is None else Guide(unguided, how.guide.scale)
         temperature = self.temperature if how.temperature is None else how.temperature
         steps = self.steps if how.steps is None else how.steps
+        if how.held is not None:
+            return self.denoiser.continued(condition, noise, steps, how.held.rows(len(noise)), temperature, valid)
         return self.denoiser.sample(condition, noise, steps, temperature, how.step_noise, guide, valid)
 
     @abstractmethod

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from uva_lightning.model.heads.holding import HeldRows
 from uva_lightning.model.heads.spacing import number_of_steps
 
 StepNoise = Callable[[int, Tensor], Tensor]
@@ -105,6 +106,25 @@ class Denoiser(nn.Module, ABC):
         Returns:
             f32[n, c].
         """
+
+    def continued(
+        self,
+        condition: Tensor,
+        noise: Tensor,
+        steps: int | str,
+        held: HeldRows,
+        temperature: float = 1.0,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """Sample rows that follow given ones; see ``sample``.
+
+        Raises:
+            ValueError: The process cannot.
+        """
+        raise ValueError(
+            f"{type(self).__name__} cannot continue given actions, expected FlowMatching; ask without committed "
+            "actions, or train the action head with FlowMatching."
+        )
 
 
 def only(values: Tensor, valid: Tensor | None) -> Tensor:

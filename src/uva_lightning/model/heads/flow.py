@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from uva_lightning.model.heads.denoiser import Denoiser, Guide, Noising, StepNoise, fresh_noise, mean_over, only
+from uva_lightning.model.heads.holding import HeldRows
 from uva_lightning.model.heads.network import DenoisingMLP
 from uva_lightning.model.heads.spacing import number_of_steps
 
@@ -74,3 +77,26 @@ class FlowMatching(Denoiser):
                 velocity = torch.lerp(self.net(x, TIME_SCALE * time, other), velocity, guide.scale)
             x = x - only(velocity, valid) / count
         return x
+
+    def continued(
+        self,
+        condition: Tensor,
+        noise: Tensor,
+        steps: int | str,
+        held: HeldRows,
+        temperature: float = 1.0,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """See the base class; real-time chunking (Black 2025, algorithm 1) with what is kept put in exactly."""
+        start, count = only(temperature * noise.float(), valid), number_of_steps(steps)
+        with torch.inference_mode(False):  # what gradients pass through must not be made in inference mode
+            steer = self.net.condition(condition.clone()).detach()
+        x = start
+        for step in range(count):
+            time = 1 - step / count
+            with torch.inference_mode(False):
+                level = torch.full((1,), TIME_SCALE * time, device=x.device)
+            x = held.pinned(x, start, time)
+            velocity = held.pulled(x, time, partial(self.net, time=level, condition=steer))
+            x = x - only(velocity, valid) / count
+        return only(held.pinned(x, start, 0.0), valid)
