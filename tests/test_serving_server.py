@@ -121,6 +121,21 @@ def test_a_call_has_no_more_requests_than_allowed():
     assert max(policy.batches) <= 3
 
 
+def test_clients_in_step_share_calls_however_long_they_think():
+    policy, ready = Follower(history=1, seconds=0.2), threading.Barrier(3)
+
+    def talk(_):
+        with PolicyClient(url(server)) as client:
+            for _ in range(4):
+                ready.wait()
+                time.sleep(0.2)
+                client.infer(at(1.0))
+
+    with running(policy, ServerOptions(port=0, wait_s=0.1)) as server, ThreadPoolExecutor(3) as pool:
+        list(pool.map(talk, range(3)))
+    assert policy.batches[-1] == 3
+
+
 def test_what_cannot_be_answered_gets_a_sentence_and_the_session_goes_on(server):
     with PolicyClient(url(server)) as client:
         for bad, words in [

@@ -24,6 +24,10 @@ COMMANDS = {
     "demos": ("uva_lightning.demos:write_demos", "write demonstrations with a scripted expert"),
     "cache": ("uva_lightning.commands.cache:cache", "encode a data set once, into shards that training reads"),
     "rollout": ("uva_lightning.commands.rollout:rollout", "run a checkpoint in simulated environments"),
+    "serve": (
+        "uva_lightning.commands.serve:serve",
+        "let robots ask a checkpoint over the network",
+    ),
     "functions": ("uva_lightning.functions:functions", "measure every function of a checkpoint against its baseline"),
     "ablate": (
         "uva_lightning.commands.ablate:ablate",

@@ -30,6 +30,10 @@ class _Follower:
         self.seen.append(state.astype(np.float32))
         return np.mean(self.seen, axis=0)
 
+    def close(self):
+        """Forget all."""
+        self.seen.clear()
+
 
 class Follower:
     """Go from the mean of the last positions of each client towards the origin; all clients in one product.

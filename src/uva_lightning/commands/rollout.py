@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,12 +19,17 @@ from uva_lightning.results import sha256, write_json
 from uva_lightning.rollouts import FIRST_TEST_SEED, RolloutResult, run_rollouts
 from uva_lightning.video_files import write_mp4
 
+if TYPE_CHECKING:
+    from uva_lightning.serving.keys import Target
+
 RESULTS = "results.json"
+TOKEN = "UVA_TOKEN"
+"""Environment variable with a policy server's token, so that it stands in no list of processes."""
 CHECKPOINTS = "checkpoints"
 
 
 def rollout(
-    ckpt: Path,
+    ckpt: Path | None = None,
     env: str = "pusht",
     episodes: int = 50,
     seed: int = FIRST_TEST_SEED,
@@ -29,8 +38,13 @@ def rollout(
     execute: int = 8,
     device: str = "auto",
     set: str | None = None,
+    policy: str | None = None,
+    keys: dict[str, str | list[str]] | None = None,
+    prompt: str = "",
 ) -> None:
-    """Run a checkpoint in simulated environments; writes results.json and films.
+    """Run a checkpoint, or a policy server, in simulated environments; writes results.json and films.
+
+    A server that asks for a token gets the value of the environment variable UVA_TOKEN.
 
     Args:
         ckpt: Checkpoint of a training run, or folder of uva import-checkpoint.
@@ -42,21 +56,47 @@ def rollout(
         execute: Actions of each chunk that are run before the policy decides again.
         device: Where the model runs; auto takes the GPU where there is one.
         set: Data set of a mixture that is like the environment; the only one with actions where left out.
+        policy: Instead of a checkpoint, address of a policy server, ws://HOST:PORT, ours or one of openpi's protocol.
+        keys: For a server that is not ours, our names of pictures and states by its names, as JSON.
+        prompt: Instruction for a policy server.
     """
     for name, value, low in (("episodes", episodes, 1), ("videos", videos, 0), ("seed", seed, 0)):
         if value < low:
             raise UserError(f"{name} is {value}, expected at least {low}.")
-    _find(ckpt)
-    where = _device(device)
-    out = out or run_folder(ckpt) / "rollouts" / f"{ckpt.stem}_{env}"
-    policy = WindowPolicy.from_checkpoint(ckpt, where, seed, set)
-    result = run_rollouts(policy, env, policy.spec, range(seed, seed + episodes), execute, videos)
+    if (ckpt is None) == (policy is None):
+        given = "neither" if ckpt is None else "both"
+        raise UserError(f"{given} of ckpt and policy given, expected one: --ckpt FILE or --policy ws://HOST:PORT.")
+    seeds = range(seed, seed + episodes)
+    if policy is not None:
+        result, source, rate_hz = _remote(policy, keys, prompt, env, seeds, execute, videos)
+        out = out or Path("rollouts") / f"{re.sub('[^A-Za-z0-9.]+', '_', policy)}_{env}"
+    else:
+        assert ckpt is not None  # for the type checker
+        find_checkpoint(ckpt)
+        actor = WindowPolicy.from_checkpoint(ckpt, chosen_device(device), seed, set)
+        result, rate_hz = run_rollouts(actor, env, actor.spec, seeds, execute, videos), actor.spec.rate_hz
+        out = out or run_folder(ckpt) / "rollouts" / f"{ckpt.stem}_{env}"
+        source = {"checkpoint": {"path": str(ckpt.resolve()), "sha256": sha256(weights_file(ckpt))}}
     for number, frames in result.frames.items():
-        write_mp4(out / f"{env}_{number}.mp4", frames, policy.spec.rate_hz)
-    checkpoint = {"path": str(ckpt.resolve()), "sha256": sha256(weights_file(ckpt))}
+        write_mp4(out / f"{env}_{number}.mp4", frames, rate_hz)
     command = shlex.join(["uva", *sys.argv[1:]])
-    write_json(out / RESULTS, {**result.record(), "checkpoint": checkpoint, "command": command})
+    write_json(out / RESULTS, {**result.record(), **source, "command": command})
     sys.stdout.write(summary(result) + f"\nresults and {len(result.frames)} films: {out}\n")
+
+
+def _remote(
+    url: str, keys: Mapping[str, Target] | None, prompt: str, env: str, seeds: range, execute: int, videos: int
+) -> tuple[RolloutResult, dict[str, Any], float]:
+    """Play by a policy server; gives the result, what it is of, and the control rate in Hz."""
+    from uva_lightning.serving.remote import RemoteActor, contract_with
+
+    actor = RemoteActor(url, execute, os.environ.get(TOKEN, ""), keys, prompt)
+    spec = actor.contract or contract_with(env, execute)
+    try:
+        result = run_rollouts(actor, env, spec, seeds, execute, videos)
+    finally:
+        actor.reset(0)
+    return result, {"policy": {"url": url, "server": actor.metadata.get("server", "unknown")}}, spec.rate_hz
 
 
 def summary(result: RolloutResult) -> str:
@@ -85,7 +125,7 @@ def run_folder(ckpt: Path) -> Path:
     return folder.parent if folder.name == CHECKPOINTS else folder
 
 
-def _find(ckpt: Path) -> None:
+def find_checkpoint(ckpt: Path) -> None:
     """Refuse a path without a file, and name the newest checkpoint nearby."""
     if weights_file(ckpt).is_file():
         return
@@ -97,7 +137,8 @@ def _find(ckpt: Path) -> None:
     raise UserError(f"There is no checkpoint {ckpt}, expected a file; {near}")
 
 
-def _device(name: str) -> str:
+def chosen_device(name: str) -> str:
+    """Check a device, and choose one for ``auto``."""
     gpu = torch.cuda.is_available()
     if name == "auto":
         return "cuda" if gpu else "cpu"

@@ -17,6 +17,9 @@ from uva_lightning.serving.wire import Message
 SHARE = 0.25
 """Waiting for others may take so much of the time of one call."""
 
+REMEMBERED = 4
+"""Calls after which clients that no longer ask at once are not waited for."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -60,8 +63,8 @@ class _Pace:
 class Batcher:
     """Hand the requests of many clients to one model, one call at a time, in the order in which they came.
 
-    Clients that ask again as soon as they are answered are waited for, so that they stay in step, for ``wait_s`` or a
-    quarter of the time that a call takes if that is less. Nobody waits for a client that is slower than that.
+    Clients that ask again as soon as they are answered, or as many as lately asked at once, are waited for, so that
+    they stay in step: for ``wait_s``, or a quarter of the time that a call takes if that is less.
 
     Args:
         served: Answers; all its work is done in one thread of its own.
@@ -77,7 +80,8 @@ class Batcher:
         self._waiting: deque[_Waiting] = deque()
         self._paces: dict[int, _Pace] = {}
         self._arrived = asyncio.Event()
-        self._usual_s = 0.0
+        self._usual_s = 0.0  # duration of a call
+        self._bursts = deque([1], maxlen=REMEMBERED)  # requests that came close together
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
         self._task: asyncio.Task[None] | None = None
 
@@ -108,9 +112,10 @@ class Batcher:
         """Give the facts, in the thread of the model."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self.served.metadata)
 
-    def forget(self, session: Session) -> None:
-        """A session has ended: nobody waits for it."""
+    async def close(self, session: Session) -> None:
+        """End a session: nobody waits for it any more."""
         self._paces.pop(id(session), None)
+        await asyncio.get_running_loop().run_in_executor(self._thread, session.close)
 
     async def ask(self, session: Session, message: Message) -> Answer:
         """Wait for the answer to one request; a session asks one at a time.
@@ -154,6 +159,8 @@ class Batcher:
 
     def _expects(self) -> bool:
         """Say whether a session may ask any moment."""
+        if len(self._waiting) < min(max(self._bursts), len(self._paces)):
+            return True
         since = time.perf_counter() - self._patience
         return any(pace.quick and pace.answered >= since for pace in self._paces.values())
 
@@ -165,6 +172,7 @@ class Batcher:
         self._usual_s = taken if not self.calls else 0.8 * self._usual_s + 0.2 * taken
         self.calls, self.answered = self.calls + 1, self.answered + len(batch)
         self.largest = max(self.largest, len(batch))
+        self._bursts.append(len(batch) + len(self._waiting))
         for one, outcome in zip(batch, outcomes, strict=True):
             if (pace := self._paces.get(id(one.session))) is not None:
                 pace.answered = time.perf_counter()

@@ -22,6 +22,10 @@ class Session(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Forget all."""
+        ...
+
 
 class Served(Protocol):
     """A policy, or whatever else answers observations. A server calls all of it from one and the same thread."""

@@ -186,8 +186,8 @@ class PolicyServer:
             await connection.close(POLICY_VIOLATION, "nothing was sent, or a reply was not taken, for too long")
         finally:
             self.sessions -= 1
-            self.batcher.forget(session)
             gone.cancel()
+            await self.batcher.close(session)
 
     async def _talk(self, connection: ServerConnection, session: Session, gone: asyncio.Task[None]) -> None:
         wrong, total_ms = 0, 0.0
