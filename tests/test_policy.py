@@ -410,3 +410,12 @@ def test_what_is_missing_is_told_before_a_decision(policy):
         policy.check(["new"])
     policy.observe(episode()[0], ["new"])
     policy.check(["new"])
+
+
+def test_ever_new_instructions_take_no_more_memory(told):
+    from uva_lightning.policy.instructions import REMEMBERED
+
+    policy = UVAPolicy(told, torch.float32, embed=lambda sentences: torch.zeros(len(sentences), told.spec.text_dim))
+    for number in range(REMEMBERED + 9):
+        policy.reset(f"put {number} down")
+    assert len(policy._tell._known) == REMEMBERED

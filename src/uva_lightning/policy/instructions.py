@@ -15,6 +15,8 @@ from uva_lightning.types import DataSpec
 
 Embed = Callable[[Sequence[str]], Tensor]
 """Sentences to vectors f32[n, w]."""
+REMEMBERED = 256
+"""Sentences whose vectors are kept; then the oldest is dropped."""
 
 
 class Instructions:
@@ -49,7 +51,10 @@ class Instructions:
                 )
             return vector
         if instruction not in self._known:
-            self._known[instruction] = self._embedded(instruction)
+            embedded = self._embedded(instruction)
+            if len(self._known) >= REMEMBERED:  # a server hears from anyone
+                self._known.pop(next(iter(self._known)))
+            self._known[instruction] = embedded
         return self._known[instruction]
 
     def _embedded(self, instruction: str) -> NDArray[np.float32]:
