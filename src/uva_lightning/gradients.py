@@ -38,27 +38,27 @@ class Gradients:
         self._checked = False
         self._own: list[str] | None = None
 
-    def agree(self, own: Collection[Key], whole: GlobalBatch) -> None:
+    def agree(self, own: Collection[Key], batch: GlobalBatch) -> None:
         """Make sure that all processes have the same losses of objectives' own, which they add up by their place.
 
         They are compared in the first step; from then on each process compares with its first step.
 
         Args:
             own: Objective and name of each, in order.
-            whole: The batch of all processes.
+            batch: The batch of all processes.
 
         Raises:
             ValueError: They have not.
         """
-        if whole.world == 1:
+        if batch.world == 1:
             return
         names = [f"{objective}/{term}" for objective, term in own]
         first, self._own = self._own, names
-        if names == first or (first is None and whole.agree(zlib.crc32("\n".join(names).encode()))):
+        if names == first or (first is None and batch.agree(zlib.crc32("\n".join(names).encode()))):
             return
         expected = "those of the other processes" if first is None else f"{', '.join(first) or 'none'} as before"
         raise ValueError(
-            f"Objectives of process {whole.rank} give the losses {', '.join(names) or 'none'}, expected {expected}; "
+            f"Objectives of process {batch.rank} give the losses {', '.join(names) or 'none'}, expected {expected}; "
             "let loss_terms give the same names in every step, also of no samples (b = 0)."
         )
 
