@@ -7,7 +7,7 @@ from abc import ABC
 import pytest
 import torch
 
-from uva_lightning.balance import FixedWeights, LossScale, Term, collect_terms, own_losses
+from uva_lightning.balance import FixedWeights, Term, collect_terms, own_losses
 from uva_lightning.global_batch import GlobalBatch
 from uva_lightning.model.heads.base import Errors
 from uva_lightning.objectives.inverse_dynamics import InverseDynamics
@@ -90,9 +90,7 @@ def test_what_nobody_serves_is_zero_and_stays_in_the_graph():
     found = collect_terms(empty, heads, {})
     assert means(found) == dict(zip(KEYS, [2.0, 0.0, 0.0, 0.0], strict=True))
     assert all(term.loss.requires_grad for term in found.values())
-    scale = LossScale()
-    assert float(scale(empty, found, LATENT)) == pytest.approx(1.0)
-    assert set(scale.get_extra_state()) == {"video\tvideo"}, "what has no samples moves no running mean"
+    assert float(FixedWeights()(empty, found, LATENT)) == pytest.approx(2.0)
 
 
 def test_an_objectives_own_losses_are_one_number_per_sample():
@@ -133,52 +131,3 @@ def test_equal_weights_give_the_mean_over_samples():
 def test_the_share_that_counts_is_that_of_all_processes():
     shared = Plan(plan().order, plan().served, plan().objectives, {"video": 0.5, "joint": 0.0, "inverse": 0.5})
     assert float(FixedWeights()(shared, terms(1.0, 10.0, 100.0, 1000.0), LATENT)) == pytest.approx(500.5)
-
-
-def test_gradients_pass_through_the_balance_but_not_through_the_scale():
-    for balancer in (FixedWeights(), LossScale()):
-        losses = {
-            key: Term(mean.clone().requires_grad_(), mean) for key, (_, mean) in terms(2.0, 4.0, 8.0, 16.0).items()
-        }
-        balancer(plan(), losses, LATENT).backward()
-        factor = 1.0 if isinstance(balancer, FixedWeights) else 1 / 16
-        assert float(losses["inverse", "action"].loss.grad) == pytest.approx(factor * 4 / 8)
-
-
-def test_scaled_losses_count_alike_whatever_their_units():
-    scale = LossScale()
-    assert float(scale(plan(), terms(1e-4, 1.0, 50.0, 1e6), LATENT)) == pytest.approx(1 / 8 + 2 * 3 / 8 + 4 / 8)
-
-
-def test_the_scale_is_a_running_mean():
-    scale = LossScale(decay=0.75)
-    for value in (4.0, 8.0, 0.0):
-        factors = scale.factors(plan(), {KEYS[0]: Term(torch.tensor(torch.nan), torch.tensor(value))}, LATENT)
-    assert float(factors[KEYS[0]]) == pytest.approx(1 / (0.75 * (0.75 * 4 + 0.25 * 8)))
-
-
-def test_a_loss_of_zero_does_not_divide_by_zero():
-    loss = LossScale()(plan(), terms(0.0, 0.0, 0.0, 0.0), LATENT)
-    assert loss.isfinite()
-
-
-def test_validation_moves_no_scale():
-    scale = LossScale()
-    scale(plan(), terms(1.0, 1.0, 1.0, 1.0), LATENT)
-    before = scale.get_extra_state()
-    scale.eval()
-    assert float(scale(plan(), terms(5.0, 5.0, 5.0, 5.0), LATENT)) == pytest.approx(5 * (1 / 8 + 2 * 3 / 8 + 4 / 8))
-    assert scale.get_extra_state() == before
-
-
-def test_the_scales_are_in_the_checkpoint():
-    scale, other = LossScale(), LossScale()
-    scale(plan(), terms(1.0, 2.0, 3.0, 4.0), LATENT)
-    other.load_state_dict(scale.state_dict())
-    later = terms(5.0, 6.0, 7.0, 8.0)
-    assert float(other(plan(), later, LATENT)) == float(scale(plan(), later, LATENT))
-
-
-def test_a_decay_out_of_range_is_refused():
-    with pytest.raises(ValueError, match=r"decay is 1\.0"):
-        LossScale(decay=1.0)

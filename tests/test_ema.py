@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from uva_lightning.balance import LossScale
+from uva_lightning.balancers.loss_scale import LossScale
 from uva_lightning.callbacks.ema import EMA
 
 DECAYS = json.loads((Path(__file__).parent / "fixtures/ema_decay.json").read_text())["decay"]

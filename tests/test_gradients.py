@@ -11,7 +11,7 @@ from pathlib import Path
 import gradient_cases
 import pytest
 import torch
-from gradient_cases import CASES
+from gradient_cases import BALANCERS, CASES
 
 pytestmark = pytest.mark.slow  # one start of two processes serves all tests of this file
 
@@ -97,6 +97,25 @@ def test_heads_and_objectives_without_samples_keep_their_weights(results, case):
         assert expected[case] <= rested
         last = steps[-1]["gradients"]
         assert last["heads.action.denoiser.net.output.weight"] is not None, "and are trained again"
+
+
+def numbers(kept):
+    """All numbers in nested mappings, by their path."""
+    if torch.is_tensor(kept):
+        return {(number,): value for number, value in enumerate(kept.tolist())}
+    if not isinstance(kept, dict):
+        return {(): kept}
+    return {(name, *path): value for name, part in kept.items() for path, value in numbers(part).items()}
+
+
+@pytest.mark.parametrize("balancer", BALANCERS)
+def test_statistics_of_balancers_and_samplers_are_those_of_one_process(results, balancer):
+    """The second process has no actions, so it sees other objectives than the first."""
+    alone, first, second = (numbers(one[balancer]["kept"]) for one in results)
+    assert len(alone) > 5
+    assert first == pytest.approx(alone, rel=1e-3, abs=1e-5)
+    assert second == first
+    assert len({round(value, 4) for path, value in alone.items() if "shares" in path}) > 2
 
 
 def test_a_parameter_that_no_loss_uses_is_named(results):

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from uva_lightning.action_space import ActionSpace
-from uva_lightning.balance import LossScale
+from uva_lightning.balancers.loss_scale import LossScale
 from uva_lightning.draws import Draws
 from uva_lightning.model.fitted import fit_together
 from uva_lightning.model.heads.aggregate import TokenMLP

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from uva_lightning.balance import Term
+from uva_lightning.balance import FixedWeights, Term
 from uva_lightning.global_batch import GlobalBatch
 from uva_lightning.objectives.robot_policy import RobotPolicy
 from uva_lightning.objectives.video_model import VideoModel
@@ -23,9 +23,10 @@ class Other(GlobalBatch):
         return values + 3
 
 
-def terms(policy, video):
+def entries(plan, policy, video, loss=1.0):
     values = {("policy", "action"): policy, ("video", "video"): video}
-    return {key: Term(torch.tensor(value), torch.tensor(value)) for key, value in values.items()}
+    terms = {key: Term(torch.tensor(value), torch.tensor(value)) for key, value in values.items()}
+    return {"loss": torch.tensor(loss), **FixedWeights().entries(plan, terms)}
 
 
 def values(log, whole):
@@ -36,7 +37,7 @@ def test_means_are_over_the_steps_in_which_an_objective_was_served():
     log = TrainingLog([])
     for served, policy, loss in ((4, 1.0, 2.0), (0, 0.0, 4.0), (2, 3.0, 9.0)):
         plan = Plan(ORDER, {"policy": slice(0, served), "video": slice(served, 4)}, OBJECTIVES)
-        log.add(plan, terms(policy, 5.0), torch.tensor(loss), None)
+        log.add(plan, entries(plan, policy, 5.0, loss), None)
     assert values(log, GlobalBatch(4)) == {
         "train/loss": 5.0,
         "train/policy/action": 2.0,
@@ -52,7 +53,7 @@ def test_where_samples_are_from_is_counted_in_all_processes(whole, share):
     log = TrainingLog(["arm", "people"])
     for source in ([1, 0, 0, 1], [0, 0, 0, 1]):
         plan = Plan(ORDER, {"policy": slice(0, 2), "video": slice(2, 4)}, OBJECTIVES)
-        log.add(plan, terms(1.0, 1.0), torch.tensor(1.0), torch.tensor(source))
+        log.add(plan, entries(plan, 1.0, 1.0), torch.tensor(source))
     found = values(log, whole)
     assert found["train/policy/from_people"] == pytest.approx(share)
     assert found["train/policy/from_arm"] == pytest.approx(1 - share)
@@ -61,7 +62,7 @@ def test_where_samples_are_from_is_counted_in_all_processes(whole, share):
 def test_an_objective_that_nobody_serves_is_from_nowhere():
     log = TrainingLog(["arm", "people"])
     plan = Plan(ORDER, {"policy": slice(0, 4), "video": slice(4, 4)}, OBJECTIVES)
-    log.add(plan, terms(1.0, 0.0), torch.tensor(1.0), torch.tensor([0, 0, 0, 1]))
+    log.add(plan, entries(plan, 1.0, 0.0), torch.tensor([0, 0, 0, 1]))
     found = values(log, GlobalBatch(4))
     assert found["train/policy/from_arm"] == pytest.approx(0.75)
     assert not [name for name in found if name.startswith("train/video/from") or name == "train/video/video"]

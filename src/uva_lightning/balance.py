@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from uva_lightning.global_batch import GlobalBatch
 from uva_lightning.model.heads.base import Errors
+from uva_lightning.objective import Objective
 from uva_lightning.sampler import Plan
 from uva_lightning.types import Tokens, Visible
 
@@ -100,8 +101,18 @@ def own_losses(plan: Plan, latent: Tensor, tokens: Tokens, seen: Visible) -> dic
     return own
 
 
+def means(plan: Plan, terms: Terms) -> dict[Key, Tensor]:
+    """Give the mean of each term that has samples in some process."""
+    return {key: term.mean for key, term in terms.items() if plan.share[key[0]] > 0}
+
+
 class Balancer(nn.Module, ABC):
     """Weigh the terms of one step."""
+
+    _used: Mapping[Key, Tensor] = {}  # factors that were computed, without their graph
+
+    def bind(self, objectives: Mapping[str, Objective]) -> None:
+        """Learn which objectives will be trained, by name; called once by the model, for parameters of each term."""
 
     def forward(self, plan: Plan, terms: Terms, latent: Tensor) -> Tensor:
         """Sum the terms, each by its objective's share of the whole batch, its weight and the balancer's factor.
@@ -113,9 +124,16 @@ class Balancer(nn.Module, ABC):
         """
         total = latent.new_zeros((), dtype=torch.float32)
         factors = self.factors(plan, terms, latent)
+        self._used = {key: factor.detach() for key, factor in factors.items() if isinstance(factor, Tensor)}
         for (name, term), (loss, _) in terms.items():
             total = total + plan.share[name] * plan.objectives[name].weight * factors[name, term] * loss
         return total
+
+    def entries(self, plan: Plan, terms: Terms) -> dict[str, Tensor | float]:
+        """Give for the log losses, factors of the last ``forward`` and shares, as ``<objective>/<what>``."""
+        losses = {f"{name}/{term}": mean for (name, term), mean in means(plan, terms).items()}
+        factors = {f"{name}/{term}_factor": factor for (name, term), factor in self._used.items()}
+        return losses | factors | {f"{name}/share": share for name, share in plan.share.items()}
 
     @abstractmethod
     def factors(self, plan: Plan, terms: Terms, latent: Tensor) -> Mapping[Key, Tensor | float]:
@@ -140,36 +158,3 @@ class FixedWeights(Balancer):
     def factors(self, plan: Plan, terms: Terms, latent: Tensor) -> Mapping[Key, Tensor | float]:
         """See the base class."""
         return {key: self.terms.get(key[1], 1.0) for key in terms}
-
-
-class LossScale(Balancer):
-    """Divide each term by its running mean, so that all count alike whatever their units.
-
-    Args:
-        decay: Of the running mean, in [0, 1).
-    """
-
-    def __init__(self, decay: float = 0.99) -> None:
-        super().__init__()
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay is {decay}, expected a number in [0, 1); 0.99 averages about 100 steps.")
-        self.decay = decay
-        self._scales: dict[Key, Tensor] = {}
-
-    def factors(self, plan: Plan, terms: Terms, latent: Tensor) -> Mapping[Key, Tensor | float]:
-        """See the base class; the first value of a term is its first scale. Validation moves no scale."""
-        values = {key: term.mean.float() for key, term in terms.items() if plan.share[key[0]] > 0}
-        scales = {key: self._scales.get(key, value).to(value.device) for key, value in values.items()}
-        if self.training:
-            scales = {key: torch.lerp(value, scales[key], self.decay) for key, value in values.items()}
-            self._scales |= scales
-        tiny = torch.finfo(torch.float32).tiny
-        return {key: 1.0 / scales[key].clamp(min=tiny) if key in scales else 1.0 for key in terms}
-
-    def get_extra_state(self) -> dict[str, float]:
-        """Give the running means for the checkpoint."""
-        return {"\t".join(key): float(value) for key, value in self._scales.items()}
-
-    def set_extra_state(self, state: dict[str, float]) -> None:
-        """Take the running means from a checkpoint."""
-        self._scales = {(key.split("\t")[0], key.split("\t")[1]): torch.tensor(value) for key, value in state.items()}

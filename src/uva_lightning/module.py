@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from uva_lightning.balance import Balancer, FixedWeights, Step, Terms, collect_terms, own_losses
+from uva_lightning.balance import Balancer, FixedWeights, Step, Terms, collect_terms, means, own_losses
 from uva_lightning.draws import Draws, seeded
 from uva_lightning.global_batch import GlobalBatch
 from uva_lightning.gradients import Gradients
@@ -76,8 +76,8 @@ class UVAModule(LightningModule):
         self.actions = actions_for(spec, actions)
         self.proprioception = (proprioception or Proprioception()).bind(spec)
         self.optimizer, self._training_log = optimizer or AdamWCosine(), TrainingLog(list(spec.sets))
-        self.sampler, self.balancer = sampler(objectives), balancer or FixedWeights()
-        self._alike = False
+        self.sampler, self.balancer, self._alike = sampler(objectives), balancer or FixedWeights(), False
+        self.balancer.bind(self.sampler.objectives)
         self.objectives = nn.ModuleList(o for o in objectives.values() if isinstance(o, nn.Module))
 
         self.sizes = shapes(spec, tokenizer, self.actions, self.proprioception, heads)
@@ -98,6 +98,7 @@ class UVAModule(LightningModule):
         plan, terms, latent = self.losses(batch, step, self._whole(batch))
         self._gradients.saw(plan)
         loss = self.balancer(plan, terms, latent)
+        self.sampler.observe(step, means(plan, terms))
         self._log_training(plan, terms, loss, batch)
         return loss
 
@@ -128,10 +129,9 @@ class UVAModule(LightningModule):
             noise = partial(draws.rows(rows).normal, f"noise {name}")
             return self.head(name).loss(latent[rows], tokens.rows(rows), seen.rows(rows), noise)
 
-        predicts = plan.predicts
-        for name in set(self.heads) - set(predicts):  # heads that no objective has: 0, but known to all processes
+        for name in set(self.heads) - set(plan.predicts):  # heads that no objective has: 0, but known to all processes
             latent = latent + errors(name, slice(0, 0)).sums.sum()
-        heads = {name: errors(name, rows) for name, rows in predicts.items()}
+        heads = {name: errors(name, rows) for name, rows in plan.predicts.items()}
         own = own_losses(plan, latent, tokens, seen)
         self._gradients.agree(own, whole)
         return Step(plan, collect_terms(plan, heads, own, whole), latent)
@@ -297,7 +297,7 @@ class UVAModule(LightningModule):
 
     def _log_training(self, plan: Plan, terms: Terms, loss: Tensor, batch: Batch) -> None:
         """Log means since the last entry."""
-        self._training_log.add(plan, terms, loss, batch.source)
+        self._training_log.add(plan, {"loss": loss, **self.balancer.entries(plan, terms)}, batch.source)
         if self._log_is_due:
             means = self._training_log.flush(self._whole(batch))
             self.log("train/loss", means.pop("train/loss"), prog_bar=True, sync_dist=True)
@@ -317,8 +317,8 @@ class UVAModule(LightningModule):
     # -- checkpoint -----------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the contract with the data and what was fitted on it."""
-        checkpoint["contract"] = asdict(self.spec)
+        """Store the contract with the data, what was fitted on it, and what the sampler has learned."""
+        checkpoint["contract"], checkpoint["sampler"] = asdict(self.spec), self.sampler.state()
         checkpoint["fitted"] = {name: part.state() for name, part in self._fitted().items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -330,6 +330,7 @@ class UVAModule(LightningModule):
         if missing := {"contract", "fitted"} - set(checkpoint):
             raise ValueError(f"The checkpoint lacks {sorted(missing)}, expected one that `uva fit` wrote.")
         check_contract(checkpoint["contract"], self.spec)
+        self.sampler.load_state(checkpoint.get("sampler", {}))
         for name, part in self._fitted().items():
             part.load_state(checkpoint["fitted"][name])
         self._place_fitted()

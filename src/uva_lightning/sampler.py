@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -143,6 +144,21 @@ class ObjectiveSampler:
             start += count
         share = {name: count / whole.total for name, count in zip(self.objectives, counts, strict=True)}
         return Plan(mine.argsort(stable=True), served, self.objectives, share)
+
+    def observe(self, step: int, means: Mapping[tuple[str, str], Tensor]) -> None:
+        """Take note of the losses of a training step; for samplers whose shares follow them.
+
+        Args:
+            step: Number of the batch, counted as in a call.
+            means: f32[] of each (objective, term) that had samples: the mean over all processes, the same on each.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """Give what was learned from ``observe``, for the checkpoint: numbers, text, and mappings of them."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take what ``state`` gave."""
 
     def check(self, sets: Mapping[str, Mapping[str, Tensor]]) -> bool:
         """Make sure before the first step that every objective has data, and all data an objective.

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from uva_lightning.balance import Terms
 from uva_lightning.global_batch import GlobalBatch
 from uva_lightning.sampler import Plan
 
@@ -26,18 +25,15 @@ class TrainingLog:
         self._values: dict[str, list[Tensor]] = {}
         self._origins: dict[str, Tensor] = {}
 
-    def add(self, plan: Plan, terms: Terms, loss: Tensor, source: Tensor | None) -> None:
-        """Take the scalars of one step; a term that nobody serves in it is left out.
+    def add(self, plan: Plan, entries: Mapping[str, Tensor | float], source: Tensor | None) -> None:
+        """Take the scalars of one step; what an objective without samples would say is left out.
 
         Args:
             plan: Who serves what.
-            terms: Their losses.
-            loss: f32[], of this process.
+            entries: ``loss`` of this process, and what ``Balancer.entries`` gives.
             source: i64[b], number of each sample's data set in a mixture.
         """
-        means = {f"{name}/{term}": mean for (name, term), (_, mean) in terms.items() if plan.share[name]}
-        shares = {f"{name}/share": share for name, share in plan.share.items()}
-        for name, value in {"loss": loss, **means, **shares}.items():
+        for name, value in entries.items():
             self._values.setdefault(name, []).append(torch.as_tensor(value).detach())
         if source is not None:
             for name, counts in plan.origins(source, len(self._sets)).items():
@@ -51,7 +47,8 @@ class TrainingLog:
 
         Returns:
             ``train/loss`` of this process; of all processes together ``train/OBJECTIVE/TERM``,
-            ``train/OBJECTIVE/share`` and, in a mixture, ``train/OBJECTIVE/from_SET``: the share of its samples.
+            ``train/OBJECTIVE/TERM_factor``, ``train/OBJECTIVE/share`` and, in a mixture, ``train/OBJECTIVE/from_SET``:
+            the share of its samples.
         """
         means = {name: torch.stack(values).float().mean() for name, values in self._values.items()}
         means |= self._from_sets(whole)

@@ -14,8 +14,14 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from uva_lightning.balance import LossScale
+from uva_lightning.balancers.dwa import DWA
+from uva_lightning.balancers.famo import FAMO
+from uva_lightning.balancers.grad_norm import GradNorm
+from uva_lightning.balancers.gradient_surgery import GradientSurgery
+from uva_lightning.balancers.loss_scale import LossScale
+from uva_lightning.balancers.uncertainty_weighting import UncertaintyWeighting
 from uva_lightning.curriculum import Curriculum, Stage
+from uva_lightning.learning_progress import LearningProgress
 from uva_lightning.model.heads.aggregate import ConvFC, TokenMLP
 from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, VideoHead
 from uva_lightning.model.heads.diffusion import GaussianDiffusion
@@ -200,6 +206,17 @@ def model(objectives=None, optimizer=None, **options):
     return module
 
 
+class Smallest(nn.Module):
+    """A weighting for ``GradientSurgery`` that needs no extra: more for the smaller gradients."""
+
+    def forward(self, products):
+        return 1 / products.diagonal().sqrt()
+
+
+def learning(objectives):
+    return LearningProgress(objectives, every=2, floor=0.05)
+
+
 def adam():
     return AdamWCosine(lr=1e-2, warmup_steps=0, total_steps=100, weight_decay=0.5)
 
@@ -243,6 +260,20 @@ CASES = {
 }
 
 
+BALANCERS = {
+    "LossScale": LossScale,
+    "UncertaintyWeighting": UncertaintyWeighting,
+    "DWA": partial(DWA, every=1),
+    "GradNorm": partial(GradNorm, rate=0.2),
+    "FAMO": partial(FAMO, rate=0.5),
+    "GradientSurgery": lambda: GradientSurgery(Smallest()),
+}
+CASES |= {
+    name: lambda kind=kind: (model(balancer=kind(), sampler=learning), SECOND_HALF, {"max_steps": 5})
+    for name, kind in BALANCERS.items()
+}
+
+
 def trainer(folder, world, watch, **options):
     return Trainer(
         accelerator="cpu",
@@ -270,7 +301,8 @@ def run(case, folder, world=1):
     if "limit_val_batches" in options:
         runner.validate(module, data, verbose=False)
         logged |= runner.callback_metrics
-    return {"steps": watch.steps, "logged": {name: float(value) for name, value in logged.items()}}
+    kept = {"balancer": module.balancer.state_dict(), "sampler": module.sampler.state()}
+    return {"steps": watch.steps, "logged": {name: float(value) for name, value in logged.items()}, "kept": kept}
 
 
 def refused(folder, objective):

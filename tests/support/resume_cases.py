@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from uva_lightning.balance import LossScale
+from uva_lightning.balancers.loss_scale import LossScale
 from uva_lightning.callbacks.ema import EMA
 from uva_lightning.datamodules.pusht import PushT, PushTMirror
 from uva_lightning.datamodules.reading import Reading, Streaming

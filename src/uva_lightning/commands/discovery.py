@@ -7,13 +7,13 @@ from importlib.metadata import entry_points
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.extras import install_command
 
-PACKAGES = ("objectives", "datamodules", "model.heads", "model.tokenizers", "callbacks", "strategies")
-MODULES = ("curriculum",)
+PACKAGES = ("objectives", "datamodules", "model.heads", "model.tokenizers", "callbacks", "strategies", "balancers")
+MODULES = ("curriculum", "learning_progress", "ramp")
 GROUP = "uva_lightning.objectives"
 
 
 def import_components() -> dict[str, str]:
-    """Import every objective, datamodule, head, tokenizer, callback and strategy, and the objectives of other packages.
+    """Import every class that a config may name by its short name, and the objectives of other packages.
 
     Returns:
         Modules left out because they need an extra that is not installed, each with the fix.
