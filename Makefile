@@ -62,7 +62,7 @@ test-openpi: install $(VENV_OPENPI)/.installed ## Ask our policy server with the
 
 fuzz: install ## Feed the decoder of the policy server with broken messages for 10 minutes
 	end=$$(($$(date +%s) + 600)); while [ $$(date +%s) -lt $$end ]; do \
-		UVA_FUZZ_EXAMPLES=20000 $(BIN)/pytest -q -k fuzz tests/test_serving_wire.py tests/test_serving_policy.py || exit 1; done
+		UVA_FUZZ_EXAMPLES=5000 $(BIN)/pytest -q -k fuzz tests/test_serving_wire.py tests/test_serving_policy.py || exit 1; done
 
 quickstart: install ## Train one model with five functions on Push-T and show it (under 20 minutes on two cores)
 	$(BIN)/uva quickstart --out runs/quickstart
