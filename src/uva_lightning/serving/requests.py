@@ -86,7 +86,8 @@ def needed(found: Mapping[str, Any], name: str, function: str) -> Any:
 def rest_of(committed: Any, delay: float, spec: DataSpec) -> Rest:
     """Check what a robot is doing meanwhile."""
     try:
-        actions = np.asarray(committed, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what becomes infinite is refused below
+            actions = np.asarray(committed, dtype=np.float32)
     except (TypeError, ValueError):
         raise ValueError("committed is no array of numbers, expected f32[k, a].") from None
     known = len(actions) if actions.ndim else 0
@@ -150,7 +151,8 @@ def _facts(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _numbers(name: str, value: Any) -> NDArray[Any]:
     try:
-        found = np.asarray(value, dtype=np.float64 if name in ("step", "time") else np.float32)
+        with np.errstate(over="ignore"):  # what becomes infinite is refused below
+            found = np.asarray(value, dtype=np.float64 if name in ("step", "time") else np.float32)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"'{name}' is no array of numbers, expected some.") from None
     if not np.isfinite(found).all():
