@@ -124,10 +124,10 @@ def blocks():
         yield command, printed
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 def test_the_page_says_what_the_command_prints(uva, monkeypatch, number):
     found = list(blocks())
-    assert len(found) == 4
+    assert len(found) == 5
     command, printed = found[number]
     monkeypatch.chdir(ROOT)
     status, out, _ = uva(*shlex.split(command)[1:])
