@@ -19,7 +19,16 @@ def config(tiny_run, tmp_path):
 @pytest.mark.parametrize(("options", "stages"), [([], ("action head",)), (["--video=true"], ("video head", "decode"))])
 def test_every_stage_is_timed_and_the_plain_path_beside_it(uva, config, tmp_path, options, stages):
     file = tmp_path / "out" / "policy.json"
-    command = ["bench", "policy", "--config", config, "--repeats=2", "--iterations=2", f"--json={file}", "--steps=4"]
+    command = [
+        "bench",
+        "policy",
+        "--experiment",
+        config,
+        "--repeats=2",
+        "--iterations=2",
+        f"--json={file}",
+        "--steps=4",
+    ]
     status, out, complaint = uva(*command, "--baseline=true", "--baseline_repeats=1", "--batch=2", *options)
     assert status == 0, complaint
     said = json.loads(file.read_text())
@@ -38,7 +47,7 @@ def test_every_stage_is_timed_and_the_plain_path_beside_it(uva, config, tmp_path
 
 
 def test_without_a_baseline_there_is_no_ratio(uva, config):
-    status, out, _ = uva("bench", "policy", "--config", config, "--repeats=1")
+    status, out, _ = uva("bench", "policy", "--experiment", config, "--repeats=1")
     assert status == 0
     assert "times faster" not in out
 

@@ -27,7 +27,7 @@ TYPED = dict[str, Any]
 
 def bench_policy(
     ckpt: Path | None = None,
-    config: str = "configs/pusht.yaml",
+    experiment: str = "configs/pusht.yaml",
     batch: int = 1,
     repeats: int = 10,
     steps: int | str = 16,
@@ -47,8 +47,8 @@ def bench_policy(
     The policy decides every few control steps; frames that it has seen are not encoded again.
 
     Args:
-        ckpt: Checkpoint; random weights of the config's size where left out.
-        config: Experiment whose model is built where there is no checkpoint; KL-16 gets random weights too.
+        ckpt: Checkpoint; random weights of the experiment's size where left out.
+        experiment: Config whose model is built where there is no checkpoint; KL-16 gets random weights too.
         batch: Environments in one call.
         repeats: Warm calls.
         steps: Denoising steps of the action head.
@@ -68,7 +68,7 @@ def bench_policy(
     for name, value in {**numbers, "baseline_repeats": baseline_repeats}.items():
         if value < 1:
             raise UserError(f"{name} is {value}, expected at least 1; set --{name}.")
-    module = (random_model(config) if ckpt is None else load_module(ckpt)[0]).to(device).eval()
+    module = (random_model(experiment) if ckpt is None else load_module(ckpt)[0]).to(device).eval()
     chosen = native_dtype(module.device) if dtype == "auto" else DTYPES[dtype]
     fast = UVAPolicy(module, chosen, steps={"action": steps, "video": video_steps}, compile=compile)
     runs = [Run(FAST, fast)]
