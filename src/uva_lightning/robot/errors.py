@@ -45,3 +45,7 @@ class Unreachable(ActionRejected):
 
 class Fault(RobotError):
     """The arm stopped by itself; a person at the robot has to look at it."""
+
+
+class CameraLost(RobotError):
+    """A camera gives no new pictures."""
