@@ -26,6 +26,9 @@ def test_a_chunk_becomes_the_angles_that_it_was_made_of():
     np.testing.assert_allclose(found.q, q[3:11], atol=1e-5)
     np.testing.assert_allclose(found.opening, np.linspace(0.08, 0.05, 16)[3:11])
     np.testing.assert_allclose(found.valid_until, found.time + 0.2)
+    shifted = ChunkPlanner(MODEL, Control(shift=1), 0.05).trajectory(chunk, newest, 10.0, 10.3, READY)
+    np.testing.assert_allclose(shifted.time, found.time)
+    np.testing.assert_allclose(shifted.q, q[2:10], atol=1e-5)
 
 
 def test_a_chunk_joins_the_one_before():
@@ -69,7 +72,7 @@ def test_what_cannot_be_carried_out_is_refused():
     [
         ({"rate_hz": 0.0}, "control.rate_hz is 0.0, expected a finite number, more than zero"),
         ({"blend": -0.1}, "control.blend is -0.1, expected a finite number, zero or more"),
-        ({"history": 0}, "control.history is 0"),
+        ({"max_steps": 0}, "control.max_steps is 0"),
         ({"observation_age": float("nan")}, "control.observation_age is nan"),
         ({"execute": 13}, "control.execute 13 and spare 4 are more than predict 16"),
     ],

@@ -15,13 +15,15 @@ from uva_lightning.robot.limits import Limits
 from uva_lightning.robot.operator import Label, ScriptedOperator
 from uva_lightning.robot.reaching import ReachingPolicy
 from uva_lightning.robot.rollout import Ended, RolloutRunner
+from uva_lightning.robot.sight import History
 from uva_lightning.robot.station import KeeperStation
 from uva_lightning.robot.tool_poses import to_six
 
 PERIOD = 0.01
 READY = np.array([0.0, 1.49, 1.7, -1.2, 0.0, 0.0])
 LIMITS = Limits(workspace_min=(0.1, -0.35, -0.03))
-CONTROL = Control(max_steps=20, image_side=32)
+CONTROL = Control(max_steps=20)
+HISTORY = History(image_side=32)
 
 
 class Straight:
@@ -63,6 +65,7 @@ class Bench:
             [self.camera],
             ScriptedOperator(self.allow, self.judge, done),
             control,
+            HISTORY,
             lambda: self.now,
             self.wait,
             self.steps.append,
@@ -254,7 +257,7 @@ def test_an_interrupt_holds_the_arm_too():
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("mujoco") is None, reason="needs MuJoCo, extra [sim]")
 def test_a_scripted_policy_lifts_the_cube_in_simulation():
-    from uva_lightning.robot.mujoco_arm import MujocoArm
+    from uva_lightning.robot.mujoco_arm import MujocoArm, MujocoCamera
     from uva_lightning.robot.mujoco_world import MujocoWorld
 
     world = MujocoWorld()
@@ -275,13 +278,26 @@ def test_a_scripted_policy_lifts_the_cube_in_simulation():
     keeper.connect(world.time)
     keeper.home(world.time)
     wait(0.5)
-    camera = FakeCamera(clock=clock)  # the policy does not look
-    camera.connect(1.0)
+    camera = MujocoCamera(world, "wrist", 64, 48)
+    try:
+        camera.connect(1.0)
+    except RobotUnavailable as error:
+        pytest.skip(str(error))
     lifted = lambda: world.cube()[2] > 0.1  # noqa: E731
     policy = ReachingPolicy(lambda: world.model.chain.forward(arm.state().q), world.cube, CONTROL, clock)
     operator = ScriptedOperator(allow, lambda: Label.SUCCESS if lifted() else Label.FAILURE, lifted)
     control = replace(CONTROL, max_steps=50)
-    runner = RolloutRunner(policy, KeeperStation(keeper, clock), [camera], operator, control, clock, wait)
+    runner = RolloutRunner(
+        policy,
+        KeeperStation(keeper, clock),
+        [FreshCamera(camera, clock=clock)],
+        operator,
+        control,
+        HISTORY,
+        clock,
+        wait,
+    )
     result = runner.run()
     assert (result.label, result.ended, result.rejected) == (Label.SUCCESS, Ended.OPERATOR, 0), result
     assert result.duration < 8.0
+    world.close()

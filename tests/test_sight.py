@@ -6,9 +6,8 @@ import pytest
 from uva_lightning.robot.arm import ArmState
 from uva_lightning.robot.arm_model import arm_model
 from uva_lightning.robot.camera import FakeCamera
-from uva_lightning.robot.control import Control
 from uva_lightning.robot.errors import RobotConfigError
-from uva_lightning.robot.sight import Watcher, squared
+from uva_lightning.robot.sight import History, Watcher, squared
 from uva_lightning.robot.tool_poses import tool_pose
 
 READY = np.array([0.0, 1.49, 1.7, -1.2, 0.0, 0.0])
@@ -24,14 +23,14 @@ class Numbered(FakeCamera):
 
 
 class Bench:
-    def __init__(self, latency=0.0, rate_hz=50.0, **control):
+    def __init__(self, latency=0.0, rate_hz=50.0, **history):
         self.now = 0.0
         cameras = [
             Numbered(name, rate_hz=rate_hz, latency=latency, clock=lambda: self.now) for name in ("wrist", "scene")
         ]
         for camera in cameras:
             camera.connect(1.0)
-        self.watcher = Watcher(cameras, CHAIN, Control(image_side=None, **control))
+        self.watcher = Watcher(cameras, CHAIN, History(image_side=None, **history), 0.2)
 
     def look(self):
         state = ArmState(self.now, READY + RATE * self.now, RATE, 0 * RATE, 0.08 - 0.01 * self.now)
@@ -71,6 +70,16 @@ def test_at_the_begin_the_oldest_is_repeated_and_a_reset_forgets():
     assert bench.watcher.observation()["video"]["wrist"][0, :, 0, 0, 0].tolist() == [70] * 4
 
 
+def test_proprioception_may_be_of_every_step():
+    bench = Bench(states=16)
+    bench.run(20)
+    seen = bench.watcher.observation()
+    assert seen["video"]["wrist"].shape[1] == 4
+    np.testing.assert_allclose(seen["state"]["gripper_width"][0, :, 0], 0.08 - 0.002 * np.arange(5, 21), 1e-5)
+    with pytest.raises(RobotConfigError, match=r"history.frames is 0, expected at least 1"):
+        History(frames=0)
+
+
 def test_irregular_steps_do_not_stretch_the_history():
     bench = Bench()
     bench.run(4)
@@ -90,9 +99,9 @@ def test_the_arm_is_where_it_was_when_the_frame_was_taken():
 
 def test_cameras_have_names_of_their_own():
     with pytest.raises(RobotConfigError, match="each with its own name"):
-        Watcher([FakeCamera("a"), FakeCamera("a")], CHAIN, Control())
+        Watcher([FakeCamera("a"), FakeCamera("a")], CHAIN, History(), 0.2)
     with pytest.raises(RobotConfigError, match="at least one"):
-        Watcher([], CHAIN, Control())
+        Watcher([], CHAIN, History(), 0.2)
 
 
 def test_frames_are_cropped_in_the_middle():

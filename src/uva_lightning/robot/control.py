@@ -23,35 +23,32 @@ class Control:
     Args:
         rate_hz: Way-points per second; also how often it observes.
         predict: Actions of a chunk.
+        shift: Step at which the first action is due: 0 if it is the one of the newest frame, as in UVA's data of UMI,
+            1 if that after it.
         execute: Steps after which it plans anew.
         spare: Further steps that are carried out where the next chunk is late; then it stands.
-        history: Frames that the policy sees.
-        stride: Steps between them.
         lead: Way-points due within so many seconds are dropped: the arm could not follow them smoothly.
         blend: For which the chunk before still counts, less and less, s.
         observation_age: At which the newest frame or measurement is too old to plan on, s.
         max_steps: Length limit of an episode.
         max_rejects: Chunks in a row that are refused or fail, after which the arm holds and the episode ends.
-        image_side: Frames are resized by height and cropped to so many px in the middle; None leaves them.
     """
 
     rate_hz: float = 5.0
     predict: int = 16
+    shift: int = 0
     execute: int = 4
     spare: int = 4
-    history: int = 4
-    stride: int = 4
     lead: float = 0.1
     blend: float = 0.4
     observation_age: float = 0.5
     max_steps: int = 300
     max_rejects: int = 3
-    image_side: int | None = 224
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value, least = getattr(self, field.name), 0 if field.name in ("spare", "lead", "blend") else 1e-9
-            if value is not None and not least <= value < float("inf"):
+            value, least = getattr(self, field.name), 0 if field.name in ("shift", "spare", "lead", "blend") else 1e-9
+            if not least <= value < float("inf"):
                 expected = "zero or more" if least == 0 else "more than zero"
                 raise RobotConfigError(f"control.{field.name} is {value}, expected a finite number, {expected}.")
         if self.execute + self.spare > self.predict:
@@ -87,7 +84,7 @@ class ChunkPlanner:
         """Plan a chunk.
 
         Args:
-            action: f[h, 10] relative to the newest observation, the first at its time.
+            action: f[h, 10] relative to the newest observation, the first due ``shift`` steps after it.
             newest: Tool pose f64[4, 4] at that observation.
             observed: Its time, s.
             now: s.
@@ -104,7 +101,7 @@ class ChunkPlanner:
         if np.shape(action) != (control.predict, ACTION):
             raise BadShape(f"The chunk has shape {np.shape(action)}, expected ({control.predict}, {ACTION}).")
         poses, openings = targets(action, newest)
-        time: Array = observed + control.period * np.arange(control.predict)
+        time = observed + control.period * (control.shift + np.arange(control.predict, dtype=np.float64))
         first = int(np.searchsorted(time, now + control.lead, side="right"))
         end = first + control.execute + control.spare
         if control.predict - first < control.execute:

@@ -18,7 +18,7 @@ from uva_lightning.robot.chain import Array
 from uva_lightning.robot.control import ChunkPlanner, Control
 from uva_lightning.robot.errors import ActionRejected, BadShape, RobotError, Stale
 from uva_lightning.robot.operator import Label, Operator
-from uva_lightning.robot.sight import Observation, Sight, Watcher
+from uva_lightning.robot.sight import History, Observation, Sight, Watcher
 from uva_lightning.robot.station import Station
 
 BEAT = 0.1
@@ -52,7 +52,7 @@ class Step:
     Args:
         number: Of the step.
         time: When it was done with observing, s.
-        observed: When the newest frame was taken, s.
+        observed: When the newest frame was taken, or the arm measured if that was earlier, s.
         q: Angles f64[j] then, rad.
         opening: Of the gripper then, m.
         late: How much later than planned the step began, s.
@@ -122,6 +122,7 @@ class RolloutRunner:
         cameras: Connected ones, best within ``FreshCamera``.
         operator: Who allows and labels.
         control: Pace.
+        history: What the policy sees; has to be as in its data.
         clock: Gives the time in s, on which cameras and station are too.
         wait: Lets so many seconds pass.
         record: Told of every step as soon as it is over.
@@ -135,6 +136,7 @@ class RolloutRunner:
         cameras: Sequence[Camera],
         operator: Operator,
         control: Control | None = None,
+        history: History | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], object] = time.sleep,
         record: Callable[[Step], object] | None = None,
@@ -145,7 +147,7 @@ class RolloutRunner:
         self.clock, self.wait = clock, wait
         self._record = record or (lambda step: None)
         self._constant: Mapping[str, Any] = constant or {}
-        self._watcher = Watcher(cameras, station.model.chain, self.control)
+        self._watcher = Watcher(cameras, station.model.chain, history or History(), self.control.period)
         self._planner = ChunkPlanner(station.model, self.control, station.joint_margin)
 
     def run(self, episode: int = 0, seed: int = 0) -> EpisodeResult:

@@ -14,14 +14,36 @@ from PIL import Image
 from uva_lightning.robot.arm import ArmState
 from uva_lightning.robot.camera import Camera, Frames
 from uva_lightning.robot.chain import Array, Chain
-from uva_lightning.robot.control import Control
 from uva_lightning.robot.errors import RobotConfigError
 from uva_lightning.robot.tool_poses import proprioception, tool_pose
 
 Observation = Mapping[str, Mapping[str, NDArray[Any]]]
-"""``video``: u8[1, t, H, W, 3] per camera; ``state``: f32[1, t, p] per entry of ``tool_poses.proprioception``."""
+"""``video``: u8[1, t, H, W, 3] per camera; ``state``: f32[1, n, p] per entry of ``tool_poses.proprioception``."""
 MEASUREMENTS = 64
 """Newest ones that are kept to find where the arm was when a frame was taken."""
+
+
+@dataclass(frozen=True)
+class History:
+    """Which moments a policy sees; the defaults are UVA's.
+
+    Args:
+        frames: Pictures of each camera.
+        stride: Steps between two of them.
+        states: Moments of proprioception: ``frames``, those of the pictures, or another number, every step.
+        image_side: Pictures are resized by their shorter side and cropped to so many px in the middle; None leaves
+            them.
+    """
+
+    frames: int = 4
+    stride: int = 4
+    states: int = 4
+    image_side: int | None = 224
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and value < 1:
+                raise RobotConfigError(f"history.{name} is {value}, expected at least 1.")
 
 
 @dataclass(frozen=True)
@@ -49,22 +71,23 @@ class Watcher:
     Args:
         cameras: Connected ones.
         chain: Of the arm.
-        control: Which moments a policy sees.
+        history: Which moments a policy sees.
+        period: Of a step, s.
 
     Raises:
         RobotConfigError: There is no camera, or two have one name.
     """
 
-    def __init__(self, cameras: Sequence[Camera], chain: Chain, control: Control) -> None:
+    def __init__(self, cameras: Sequence[Camera], chain: Chain, history: History, period: float) -> None:
         names = [camera.name for camera in cameras]
         if not names or len(set(names)) < len(names):
             raise RobotConfigError(f"The cameras are {names}, expected at least one, each with its own name.")
-        self.cameras, self.chain, self.control = tuple(cameras), chain, control
+        self.cameras, self.chain, self.history, self.period = tuple(cameras), chain, history, period
         self.reset()
 
     def reset(self) -> None:
         """Forget all: another episode begins."""
-        steps = 1 + self.control.stride * (self.control.history - 1)
+        steps = max(1 + self.history.stride * (self.history.frames - 1), self.history.states)
         self._sights = deque[Sight](maxlen=2 * steps)  # twice: it may look more often while it waits
         self._states = deque[tuple[float, Array]](maxlen=MEASUREMENTS)
         self._begin: Array | None = None
@@ -83,7 +106,7 @@ class Watcher:
         places = np.stack([place for _, place in self._states])
         place = np.array([np.interp(time, moments, column) for column in places.T])
         pose = tool_pose(self.chain.forward(place[:-1]))
-        frames = {name: squared(frames[-1], self.control.image_side) for name, (frames, _) in taken.items()}
+        frames = {name: squared(frames[-1], self.history.image_side) for name, (frames, _) in taken.items()}
         sight = Sight(time, frames, place[:-1], pose, float(place[-1]))
         if not self._sights or time > self._sights[-1].time:
             self._sights.append(sight)
@@ -94,17 +117,21 @@ class Watcher:
         """Give the history at the wanted distances of time, filled up with the oldest at the begin of an episode."""
         if not self._sights or self._begin is None:
             raise ValueError("Nothing was seen in this episode yet; look first.")
-        times = np.array([sight.time for sight in self._sights])
-        back = self.control.stride * self.control.period * np.arange(self.control.history - 1, -1, -1)
-        nearest = np.abs(times[None] - (times[-1] - back)[:, None]).argmin(axis=1)
-        chosen = [self._sights[int(number)] for number in nearest]
-        poses = np.stack([sight.pose for sight in chosen])
-        state = proprioception(poses, np.array([sight.opening for sight in chosen]), self._begin)
-        video = {camera.name: np.stack([sight.frames[camera.name] for sight in chosen]) for camera in self.cameras}
+        shown = self._back(self._sights, self.history.frames, self.history.stride)
+        felt = shown if len(shown) == self.history.states else self._back(self._sights, self.history.states, 1)
+        poses = np.stack([sight.pose for sight in felt])
+        state = proprioception(poses, np.array([sight.opening for sight in felt]), self._begin)
+        video = {camera.name: np.stack([sight.frames[camera.name] for sight in shown]) for camera in self.cameras}
         return {
             "video": {name: frames[None] for name, frames in video.items()},
             "state": {name: values[None].astype(np.float32) for name, values in state.items()},
         }
+
+    def _back(self, sights: Sequence[Sight], count: int, stride: int) -> list[Sight]:
+        """Find those nearest to so many moments, so many steps apart, the newest last."""
+        times = np.array([sight.time for sight in sights])
+        wanted = times[-1] - stride * self.period * np.arange(count - 1, -1, -1)
+        return [sights[int(number)] for number in np.abs(times - wanted[:, None]).argmin(axis=1)]
 
 
 def squared(frame: Frames, side: int | None) -> Frames:
