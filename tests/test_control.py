@@ -21,18 +21,18 @@ def way(step=0.01, start=READY):
 
 def test_a_chunk_becomes_the_angles_that_it_was_made_of():
     q, chunk, newest = way()
-    found = ChunkPlanner(MODEL, Control(), 0.05).trajectory(chunk, newest, 10.0, 10.3, READY + 0.02)
+    found = ChunkPlanner(MODEL, Control(shift=0), 0.05).trajectory(chunk, newest, 10.0, 10.3, READY + 0.02)
     np.testing.assert_allclose(found.time, 10.0 + 0.2 * np.arange(3, 11))  # 10.4 is due too soon: lead is 0.1 s
     np.testing.assert_allclose(found.q, q[3:11], atol=1e-5)
     np.testing.assert_allclose(found.opening, np.linspace(0.08, 0.05, 16)[3:11])
     np.testing.assert_allclose(found.valid_until, found.time + 0.2)
-    shifted = ChunkPlanner(MODEL, Control(shift=1), 0.05).trajectory(chunk, newest, 10.0, 10.3, READY)
+    shifted = ChunkPlanner(MODEL, Control(), 0.05).trajectory(chunk, newest, 10.0, 10.3, READY)
     np.testing.assert_allclose(shifted.time, found.time)
     np.testing.assert_allclose(shifted.q, q[2:10], atol=1e-5)
 
 
 def test_a_chunk_joins_the_one_before():
-    control = Control(lead=0.0)
+    control = Control(lead=0.0, shift=0)
     planner = ChunkPlanner(MODEL, control, 0.05)
     old, chunk, newest = way(0.01)
     before = planner.trajectory(chunk, newest, 0.0, 0.0, READY)
@@ -50,7 +50,7 @@ def test_a_chunk_joins_the_one_before():
 
 
 def test_what_cannot_be_carried_out_is_refused():
-    planner = ChunkPlanner(MODEL, Control(), 0.05)
+    planner = ChunkPlanner(MODEL, Control(shift=0), 0.05)
     _, chunk, newest = way()
     with pytest.raises(BadShape, match=r"shape \(15, 10\), expected \(16, 10\)"):
         planner.trajectory(chunk[:-1], newest, 0.0, 0.0, READY)

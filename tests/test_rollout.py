@@ -38,7 +38,7 @@ class Straight:
     def act(self, observation):
         self.seen.append(observation)
         chunk = np.zeros((1, 16, 10))
-        chunk[0, :, 2] = self.speed * 0.2 * np.arange(16)
+        chunk[0, :, 2] = self.speed * 0.2 * np.arange(1, 17)
         chunk[0, :, 3:9], chunk[0, :, 9] = to_six(np.eye(3)), 0.08
         return chunk if self._act is None else self._act(len(self.seen), chunk)
 
@@ -46,7 +46,7 @@ class Straight:
 class Bench:
     """An arm at home, its keeper, a camera, and a clock that goes when somebody waits."""
 
-    def __init__(self, policy, camera=None, arm=None, control=CONTROL, done=lambda: False, **options):
+    def __init__(self, policy, camera=None, arm=None, control=CONTROL, done=lambda: False, history=HISTORY, **options):
         self.now, self.events, self.steps = 0.0, [], []
         self.arm = arm or FakeArm(clock=lambda: self.now)
         self.arm.clock = lambda: self.now
@@ -65,7 +65,7 @@ class Bench:
             [self.camera],
             ScriptedOperator(self.allow, self.judge, done),
             control,
-            HISTORY,
+            history,
             lambda: self.now,
             self.wait,
             self.steps.append,
@@ -301,3 +301,33 @@ def test_a_scripted_policy_lifts_the_cube_in_simulation():
     assert (result.label, result.ended, result.rejected) == (Label.SUCCESS, Ended.OPERATOR, 0), result
     assert result.duration < 8.0
     world.close()
+
+
+@pytest.mark.slow
+def test_a_trained_model_drives_the_arm(tmp_path, tiny_module):
+    """The model of UMI's data takes what is seen here, and what it says is planned or refused as poses."""
+    pytest.importorskip("zarr"), pytest.importorskip("imagecodecs")
+    from uva_lightning.datamodules.generate import RandomEpisodes
+    from uva_lightning.datamodules.umi import UMI
+    from uva_lightning.datamodules.windows import Window
+    from uva_lightning.model.fitted import fit_together
+    from uva_lightning.model.tokenizers.linear_patches import LinearPatches
+    from uva_lightning.policy.policy import UVAPolicy
+
+    window = Window(pad=(15, 16), state_steps=16, shift_action=False)
+    data = UMI(tmp_path / "cup.zarr", 4, window, 0.5, generate=RandomEpisodes(2, 40))
+    data.prepare_data()
+    data.setup("fit")
+    module = tiny_module(data.spec, tokenizer=LinearPatches(channels=8, patch=16))
+    module.tokenizer.fit(data.training_frames())
+    fit_together([module.actions, module.proprioception], data.training_numbers())
+    spec = data.spec
+    history = History(spec.frames, spec.stride, spec.proprio_steps, spec.image_size)
+    bench = Bench(UVAPolicy(module.eval()), control=replace(CONTROL, max_steps=4), history=history)
+    (bench.camera.camera.name,) = (bench.camera.name,) = spec.cameras
+    result = bench.runner.run()
+    said = [step for step in result.steps if step.action is not None]
+    assert said, result.reason  # not one call of the model failed
+    assert said[0].action.shape == (16, 10)
+    assert np.isfinite(said[0].action).all()
+    assert result.ended in (Ended.LENGTH, Ended.REJECTED)

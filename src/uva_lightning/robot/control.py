@@ -23,8 +23,8 @@ class Control:
     Args:
         rate_hz: Way-points per second; also how often it observes.
         predict: Actions of a chunk.
-        shift: Step at which the first action is due: 0 if it is the one of the newest frame, as in UVA's data of UMI,
-            1 if that after it.
+        shift: Step at which the first action is due: 1 where a chunk begins after the newest frame, as in the data of
+            UMI, though UVA's own program on this arm counts from 0; 0 where it begins with it.
         execute: Steps after which it plans anew.
         spare: Further steps that are carried out where the next chunk is late; then it stands.
         lead: Way-points due within so many seconds are dropped: the arm could not follow them smoothly.
@@ -36,7 +36,7 @@ class Control:
 
     rate_hz: float = 5.0
     predict: int = 16
-    shift: int = 0
+    shift: int = 1
     execute: int = 4
     spare: int = 4
     lead: float = 0.1

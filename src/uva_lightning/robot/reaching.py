@@ -58,7 +58,7 @@ class ReachingPolicy:
         if not self._ways:
             self._plan()
         passed = self._clock() - self._begin
-        moments = passed + self.control.period * np.arange(self.control.predict)
+        moments = passed + self.control.period * (self.control.shift + np.arange(self.control.predict))
         places = np.stack([self._at(moment) for moment in moments])  # x, y, z, opening
         poses = np.tile(np.eye(4), (len(places), 1, 1))
         poses[:, :3, :3], poses[:, :3, 3] = self._rotation, places[:, :3]
