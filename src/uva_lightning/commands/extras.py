@@ -1,7 +1,7 @@
 """The extras of the package and the modules each one brings."""
 
 EXTRAS = {
-    "sim": ("gymnasium", "pymunk", "shapely", "cv2", "av", "matplotlib"),
+    "sim": ("gymnasium", "pymunk", "shapely", "cv2", "av", "matplotlib", "mujoco"),
     "data": ("zarr", "imagecodecs", "pyarrow", "av", "h5py"),
     "text": ("open_clip",),
     "serve": ("msgpack", "websockets"),
