@@ -24,8 +24,9 @@ from uva_lightning.model.fitted import fit_together
 from uva_lightning.model.heads.aggregate import Aggregator, ConvFC, ConvOri, TokenConv, TokenFC, TokenMLP
 from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, Head, Sampling, VideoHead
 from uva_lightning.model.heads.denoiser import Denoiser
-from uva_lightning.model.heads.diffusion import DDIM, Ancestral, GaussianDiffusion, Update
+from uva_lightning.model.heads.diffusion import GaussianDiffusion
 from uva_lightning.model.heads.flow import FlowMatching
+from uva_lightning.model.heads.updates import DDIM, Ancestral, DPMSolver, Update
 from uva_lightning.model.tokenizers.linear_patches import LinearPatches
 from uva_lightning.model.transformer import LatentTransformer
 from uva_lightning.module import UVAModule
@@ -59,7 +60,11 @@ token_mlp = partial(TokenMLP, squeeze=2, width=8)
 conv_fc = partial(ConvFC, pooled=2)
 
 
-DENOISERS = {"diffusion": diffusion, "flow": flow, "ddim": ddim}
+def dpm(channels, condition):
+    return diffusion(channels, condition, clip=1.0, update=DPMSolver())
+
+
+DENOISERS = {"diffusion": diffusion, "flow": flow, "ddim": ddim, "dpm": dpm}
 VIDEO_HEADS = {
     f"{name}{'-residual' * residual}": lambda shape, make=make, residual=residual: VideoHead(
         shape, make, residual=residual, steps=3
@@ -102,7 +107,7 @@ SAMPLERS = {
 COVERED = {
     Head: {VideoHead, ActionHead, ActionChunkHead},
     Denoiser: {GaussianDiffusion, FlowMatching},
-    Update: {Ancestral, DDIM},
+    Update: {Ancestral, DDIM, DPMSolver},
     Aggregator: {ConvFC, ConvOri, TokenConv, TokenFC, TokenMLP},
     Balancer: set(BALANCERS),
     ObjectiveSampler: set(SAMPLERS),

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import nn
 
+from uva_lightning.model.heads import network
 from uva_lightning.model.heads.denoiser import Guide
-from uva_lightning.model.heads.diffusion import DDIM, GaussianDiffusion, Schedule
+from uva_lightning.model.heads.diffusion import GaussianDiffusion
 from uva_lightning.model.heads.flow import FlowMatching
+from uva_lightning.model.heads.schedule import Schedule
+from uva_lightning.model.heads.updates import DDIM
 
 FIXTURES = Path(__file__).parent / "fixtures" / "official"
 
@@ -45,7 +48,17 @@ def error(value, reference):
     return np.abs(value - reference).max() / max(1.0, np.abs(reference).max())
 
 
-class Linear(nn.Module):
+class Plain(nn.Module):
+    """A network that computes nothing ahead of a sampler's steps."""
+
+    def prepare(self, times, condition):
+        yield from ((time, condition) for time in times.split(1))
+
+    def step(self, x, prepared):
+        return self(x, *prepared)
+
+
+class Linear(Plain):
     """The network of the reference numbers: x @ W + t / 1000, 10 channels of noise and 10 of variance."""
 
     def __init__(self, weight):
@@ -95,6 +108,8 @@ def test_the_tables_are_uvas(official, name):
         ("ddim3x", "steps is '3x', expected a whole number"),
         ("ddim600", "ddim600: no whole stride gives 600 of 1000 levels"),
         ("", "steps is '', expected a whole number from 1 on"),
+        ("dpm999", "dpm999: 999 denoising steps, expected 1 to 99"),
+        ("heun5", "steps is 'heun5', expected a whole number, or a spacing: 10,15,25, ddim20 or dpm16"),
     ],
 )
 def test_a_spacing_that_cannot_be_is_refused(steps, words):
@@ -212,6 +227,57 @@ def test_ddim_is_that_of_diffusers():
     assert error(ours.detach(), x.detach()) < 1e-4
 
 
+@pytest.mark.parametrize("steps", [1, 2, 10, 16])
+def test_dpm_solver_is_that_of_diffusers(steps):
+    process = shake(diffusion(3))
+    scheduler = DPMSolverMultistepScheduler(1000, beta_schedule="squaredcos_cap_v2", lambda_min_clipped=-5.1)
+    scheduler.set_timesteps(steps)
+    assert process._respace(f"dpm{steps}").timesteps.flip(0).tolist() == scheduler.timesteps.tolist()
+    condition, x = torch.randn(4, 4), torch.randn(4, 3)
+    ours = process.sample(condition, x, f"dpm{steps}")
+
+    for time in scheduler.timesteps:
+        noise = process.net(x, time.expand(4), process.net.condition(condition))[:, :3]
+        x = scheduler.step(noise, time, x).prev_sample
+    assert error(ours.detach(), x.detach()) < 1e-4
+
+
+def test_dpm_solver_needs_fewer_steps_than_ddim():
+    """The noise of a Gaussian target N(2, 0.5^2) is known; so is where a start ends: mean + 0.5 * start."""
+    process = diffusion(1, update=DDIM())
+
+    class Known(Plain):
+        condition = nn.Identity()
+
+        def forward(self, x, time, condition):
+            signal, noise = process.schedule.signal[time.long()], process.schedule.noise[time.long()]
+            predicted = noise * (x - 2 * signal) / (0.25 * signal**2 + noise**2)
+            return torch.cat([predicted, predicted], dim=-1)
+
+    process.net = Known()
+    start = torch.linspace(-2, 2, 9)[:, None]
+
+    def far(steps):
+        return (process.sample(torch.zeros(9, 1), start, steps) - (2 + 0.5 * start)).abs().max()
+
+    assert far("dpm10") < 0.5 * far(10)
+    assert far("dpm20") < 0.5 * far(20)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("make", [diffusion, flow])
+def test_what_is_computed_ahead_changes_nothing(make, rows, monkeypatch):
+    """As many rows at once as there are, or fewer than one step has."""
+    process = shake(make(3, depth=2))
+    condition, x = process.net.condition(torch.randn(rows, 4)), torch.randn(rows, 3)
+    times = torch.tensor([900.0, 500.0, 1.0])
+    for together in (1024, 2 * rows, 1):
+        monkeypatch.setattr(network, "ROWS_AT_ONCE", together)
+        made = [process.net.step(x, prepared) for prepared in process.net.prepare(times, condition)]
+        one_by_one = [process.net(x, time, condition) for time in times.split(1)]
+        assert torch.allclose(torch.stack(made), torch.stack(one_by_one), atol=1e-4)
+
+
 def test_ancestral_sampling_is_a_plain_loop_over_the_formulas():
     process, steps, temperature = shake(diffusion(3, clip=1.0)), 7, 0.5
     condition, start = torch.randn(4, 4), torch.randn(4, 3)
@@ -286,7 +352,7 @@ def test_flow_in_many_steps_follows_the_velocity():
     """A network that knows the answer: the velocity at x, t towards the target 2 is (x - 2) / t."""
     process = flow(1)
 
-    class Known(nn.Module):
+    class Known(Plain):
         condition = nn.Identity()
 
         def forward(self, x, time, condition):

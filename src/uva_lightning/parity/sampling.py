@@ -10,8 +10,10 @@ from torch import Tensor
 
 from uva_lightning.model.heads.base import Head, Sampling
 from uva_lightning.model.heads.denoiser import Guide, StepNoise
-from uva_lightning.model.heads.diffusion import Ancestral, GaussianDiffusion, Schedule
+from uva_lightning.model.heads.diffusion import GaussianDiffusion
+from uva_lightning.model.heads.schedule import Schedule
 from uva_lightning.model.heads.spacing import spaced
+from uva_lightning.model.heads.updates import Ancestral
 from uva_lightning.parity.build import Official
 from uva_lightning.parity.ledger import EXACT, FLOAT32, LOGARITHM, Ledger
 from uva_lightning.parity.losses import HEADS, Results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 
 from uva_lightning.callbacks.ema import EMA
 from uva_lightning.datamodules.windows import Window, Windows
-from uva_lightning.model.heads.diffusion import DDIM, TRAIN_STEPS, GaussianDiffusion, Schedule
+from uva_lightning.model.heads.diffusion import GaussianDiffusion
+from uva_lightning.model.heads.schedule import TRAIN_STEPS, Schedule
 from uva_lightning.model.heads.spacing import spaced
+from uva_lightning.model.heads.updates import DDIM
 from uva_lightning.optim import AdamWCosine
 from uva_lightning.parity.folder import SCHEDULES, Folder
 from uva_lightning.parity.ledger import EXACT, FLOAT32, LOGARITHM, Ledger
@@ -68,6 +71,12 @@ class _LinearNetwork(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
         return x @ self.weight + time[:, None] / TRAIN_STEPS
+
+    def prepare(self, times: Tensor, condition: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from ((time, condition) for time in times.split(1))
+
+    def step(self, x: Tensor, prepared: tuple[Tensor, Tensor]) -> Tensor:
+        return self.forward(x, *prepared)
 
 
 def _process(numbers: dict[str, Tensor], **options: Any) -> GaussianDiffusion:

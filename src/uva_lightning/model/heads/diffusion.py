@@ -3,136 +3,22 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from uva_lightning.model.heads.denoiser import Denoiser, Guide, Noising, StepNoise, fresh_noise, mean_over, only
 from uva_lightning.model.heads.network import DenoisingMLP
-from uva_lightning.model.heads.spacing import spaced
+from uva_lightning.model.heads.schedule import TRAIN_STEPS, Schedule
+from uva_lightning.model.heads.spacing import solves, spaced
+from uva_lightning.model.heads.updates import DDIM, Ancestral, DPMSolver, Update
 
-TRAIN_STEPS = 1000
-MAX_BETA = 0.999  # in float32 it is 1.3e-8 larger, which would move the last alpha_bar by 1.3e-5
 BIN_HALF_WIDTH = 1 / 255
 EDGE = 0.999
 SMALLEST = 1e-12
 
-
-class Schedule(nn.Module):
-    """Tables of the diffusion at a chosen subset of the training steps, from diffusers' betas.
-
-    Every coefficient is computed in float64: in float32, 1 - alpha_bar at the first steps keeps three digits only.
-
-    Args:
-        timesteps: Increasing subset of 0..999.
-    """
-
-    timesteps: Tensor
-    places: Tensor
-    signal: Tensor
-    noise: Tensor
-    inverse_signal: Tensor
-    inverse_noise: Tensor
-    previous_signal: Tensor
-    previous_noise: Tensor
-    mean_of_clean: Tensor
-    mean_of_x: Tensor
-    low_log_variance: Tensor
-    high_log_variance: Tensor
-
-    def __init__(self, timesteps: list[int]) -> None:
-        super().__init__()
-        scheduler: Any = DDPMScheduler(TRAIN_STEPS, beta_schedule="squaredcos_cap_v2")
-        full = scheduler.betas.double().clamp(max=MAX_BETA)
-        alpha_bar = torch.cumprod(1 - full, dim=0)[timesteps]
-        previous = torch.cat((torch.ones(1, dtype=torch.float64), alpha_bar[:-1]))
-        beta = 1 - alpha_bar / previous
-        variance = beta * (1 - previous) / (1 - alpha_bar)
-        clipped = torch.cat((variance[1:2], variance[1:])) if len(variance) > 1 else beta  # the first would be 0
-        tables = {
-            "signal": alpha_bar.sqrt(),
-            "noise": (1 - alpha_bar).sqrt(),
-            "inverse_signal": (1 / alpha_bar).sqrt(),
-            "inverse_noise": (1 / alpha_bar - 1).sqrt(),
-            "previous_signal": previous.sqrt(),
-            "previous_noise": (1 - previous).sqrt(),
-            "mean_of_clean": previous.sqrt() * beta / (1 - alpha_bar),
-            "mean_of_x": (1 - beta).sqrt() * (1 - previous) / (1 - alpha_bar),
-            "low_log_variance": clipped.log(),
-            "high_log_variance": beta.log(),
-        }
-        for name, table in tables.items():
-            self.register_buffer(name, table.float(), persistent=False)
-        self.register_buffer("timesteps", torch.tensor(timesteps), persistent=False)
-        self.register_buffer("places", torch.arange(len(timesteps)), persistent=False)
-
-    def noised(self, clean: Tensor, noise: Tensor, index: Tensor) -> Tensor:
-        """Mix x0 and noise to x_t."""
-        return self.signal[index] * clean + self.noise[index] * noise
-
-    def clean(self, x: Tensor, noise: Tensor, index: Tensor) -> Tensor:
-        """Estimate x0 from x_t and the noise in it."""
-        return self.inverse_signal[index] * x - self.inverse_noise[index] * noise  # rounds as the official code does
-
-    def posterior_mean(self, clean: Tensor, x: Tensor, index: Tensor) -> Tensor:
-        """Mean of q(x_{t-1} | x_t, x0)."""
-        return self.mean_of_clean[index] * clean + self.mean_of_x[index] * x
-
-    def log_variance(self, fraction: Tensor, index: Tensor) -> Tensor:
-        """Interpolate between the smallest and largest sensible variance; ``fraction`` in [-1, 1]."""
-        part = (fraction + 1) / 2
-        return part * self.high_log_variance[index] + (1 - part) * self.low_log_variance[index]
-
-
-Draw = Callable[[Tensor], Tensor]
-"""Gives the scaled noise of a step for x f32[n, c]."""
-
-
-class Update(ABC):
-    """One step of a sampler."""
-
-    @abstractmethod
-    def __call__(
-        self, schedule: Schedule, x: Tensor, output: tuple[Tensor, Tensor], index: Tensor, draw: Draw
-    ) -> Tensor:
-        """Go from step ``index`` to the one before.
-
-        Args:
-            schedule: Tables.
-            x: f32[n, c].
-            output: Estimated x0 and variance fraction, f32[n, c] each.
-            index: i64[1], position in the schedule.
-            draw: Gives the step's noise.
-        """
-
-
-class Ancestral(Update):
-    """DDPM's random walk with the learned variance, as UVA."""
-
-    def __call__(
-        self, schedule: Schedule, x: Tensor, output: tuple[Tensor, Tensor], index: Tensor, draw: Draw
-    ) -> Tensor:
-        """See the base class."""
-        clean, fraction = output
-        noise = draw(x) * (index > 0)
-        return schedule.posterior_mean(clean, x, index) + (0.5 * schedule.log_variance(fraction, index)).exp() * noise
-
-
-class DDIM(Update):
-    """Deterministic steps, far fewer are enough (Song 2021)."""
-
-    def __call__(
-        self, schedule: Schedule, x: Tensor, output: tuple[Tensor, Tensor], index: Tensor, draw: Draw
-    ) -> Tensor:
-        """See the base class; nothing is drawn."""
-        clean, _ = output
-        noise = (x - schedule.signal[index] * clean) / schedule.noise[index]
-        return schedule.previous_signal[index] * clean + schedule.previous_noise[index] * noise
+__all__ = ["DDIM", "Ancestral", "GaussianDiffusion"]
 
 
 class GaussianDiffusion(Denoiser):
@@ -212,21 +98,26 @@ class GaussianDiffusion(Denoiser):
         Args:
             condition: [n, k].
             noise: f32[n, c].
-            steps: A number, or a spacing such as ``10,15,25`` or ``ddim20``, see ``spacing.spaced``.
+            steps: A number, or a spacing such as ``10,15,25`` or ``ddim20``, see ``spacing.spaced``; ``dpm16`` is also
+                another update, ``DPMSolver``.
             temperature: Factor on the noise of the steps.
             step_noise: Gives that noise; called for the ancestral update only.
             guide: Guidance of the predicted noise; the variance is the conditional one.
             valid: bool[n, c], channels that a row has.
         """
-        schedule = self._respace(steps).to(noise.device)
-        x, condition = only(noise.float(), valid), self.net.condition(condition)
-        guide = None if guide is None else Guide(self.net.condition(guide.condition), guide.scale)
-        count = len(schedule.timesteps)
-        for step, index in zip(range(count - 1, -1, -1), schedule.places.flip(0).split(1), strict=True):
-            predicted, fraction = self.predict(x, schedule.timesteps[index], condition, guide)
-            clean = self.clipped(schedule.clean(x, predicted, index))
-            draw = partial(_scaled, step_noise, step, temperature)
-            x = only(self.update(schedule, x, (clean, fraction), index, draw), valid)
+        schedule, condition = self._respace(steps).to(noise.device), self.net.condition(condition)
+        x, constants, levels = only(noise.float(), valid), schedule.constants, schedule.timesteps.flip(0)
+        prepared, unguided = self.net.prepare(levels, condition), None
+        if guide is not None:
+            unguided = self.net.prepare(levels, self.net.condition(guide.condition))
+        update = (DPMSolver() if solves(steps) else self.update).begin()
+        for index, modulations in zip(reversed(range(len(levels))), prepared, strict=True):
+            predicted, fraction = self.net.step(x, modulations).chunk(2, dim=-1)
+            if guide is not None and unguided is not None:
+                predicted = torch.lerp(self.net.step(x, next(unguided)).chunk(2, dim=-1)[0], predicted, guide.scale)
+            clean = self.clipped(constants.clean(x, predicted, index))
+            draw = partial(_scaled, step_noise, index, temperature)
+            x = only(update(constants, x, (clean, fraction), index, draw), valid)
         return x
 
     def predict(self, x: Tensor, time: Tensor, condition: Tensor, guide: Guide | None = None) -> tuple[Tensor, Tensor]:
@@ -242,7 +133,7 @@ class GaussianDiffusion(Denoiser):
 
     def check(self, steps: int | str) -> None:
         """See the base class."""
-        spaced(steps, TRAIN_STEPS)
+        self._levels(steps)
 
     def clipped(self, clean: Tensor) -> Tensor:
         """Limit an estimated x0."""
@@ -253,8 +144,11 @@ class GaussianDiffusion(Denoiser):
         key = str(steps)
         if key not in self._respaced:
             with torch.inference_mode(False):  # tables made in inference could never be used with gradients
-                self._respaced[key] = Schedule(spaced(steps, TRAIN_STEPS))
+                self._respaced[key] = Schedule(self._levels(steps))
         return self._respaced[key]
+
+    def _levels(self, steps: int | str) -> list[int]:
+        return spaced(steps, TRAIN_STEPS, self.schedule.usable)
 
     def _variational(self, target: Tensor, x: Tensor, predicted: Tensor, fraction: Tensor, time: Tensor) -> Tensor:
         """KL f32[n, c] of the learned reverse step to the true one; at t = 0 the likelihood of an 8-bit image bin."""

@@ -70,11 +70,12 @@ class FlowMatching(Denoiser):
         x, condition = only(temperature * noise.float(), valid), self.net.condition(condition)
         other = None if guide is None else self.net.condition(guide.condition)
         count = number_of_steps(steps)
-        times = torch.linspace(1, 0, count + 1, device=x.device)
-        for time in times[:-1].split(1):
-            velocity = self.net(x, TIME_SCALE * time, condition)
-            if guide is not None and other is not None:
-                velocity = torch.lerp(self.net(x, TIME_SCALE * time, other), velocity, guide.scale)
+        times = TIME_SCALE * torch.linspace(1, 0, count + 1, device=x.device)[:-1]
+        unguided = None if other is None else self.net.prepare(times, other)
+        for prepared in self.net.prepare(times, condition):
+            velocity = self.net.step(x, prepared)
+            if guide is not None and unguided is not None:
+                velocity = torch.lerp(self.net.step(x, next(unguided)), velocity, guide.scale)
             x = x - only(velocity, valid) / count
         return x
 

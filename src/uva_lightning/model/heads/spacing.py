@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SECTIONS, STRIDE = ",", "ddim"
+SECTIONS, STRIDE, SOLVER = ",", "ddim", "dpm"
 
 
 def number_of_steps(steps: int | str) -> int:
@@ -17,13 +17,20 @@ def number_of_steps(steps: int | str) -> int:
     return int(text)
 
 
-def spaced(steps: int | str, levels: int) -> list[int]:
+def solves(steps: int | str) -> bool:
+    """Tell whether steps name DPM-Solver, such as ``dpm16``."""
+    return str(steps).strip().startswith(SOLVER)
+
+
+def spaced(steps: int | str, levels: int, usable: int | None = None) -> list[int]:
     """Choose the noise levels of a sampler, increasing.
 
     Args:
         steps: ``100``: so many, evenly spaced, the first and the last among them; ``10,15,25``: so many in each of
-            three equal sections; ``ddim20``: with an equal whole stride from the first on, as the DDIM paper.
+            three equal sections; ``ddim20``: with an equal whole stride from the first on, as the DDIM paper;
+            ``dpm16``: evenly spaced over the usable levels without the first, as DPM-Solver.
         levels: Levels of the training.
+        usable: How many of them, from the first on, DPM-Solver may visit; all if not given.
 
     Raises:
         ValueError: Not one of these, or more steps than levels.
@@ -31,6 +38,10 @@ def spaced(steps: int | str, levels: int) -> list[int]:
     text = str(steps).replace(" ", "")
     if text.startswith(STRIDE):
         return _strided(number_of_steps(text.removeprefix(STRIDE)), levels)
+    if text.startswith(SOLVER):
+        return _even(number_of_steps(text.removeprefix(SOLVER)), usable or levels)
+    if text[:1].isalpha():
+        raise ValueError(f"steps is '{steps}', expected a whole number, or a spacing: 10,15,25, ddim20 or dpm16.")
     counts = [number_of_steps(part) for part in text.split(SECTIONS)]
     if counts == [1]:
         return [levels - 1]  # the official code keeps level 0 alone, from which no sample can start
@@ -50,3 +61,9 @@ def _strided(count: int, levels: int) -> list[int]:
         if len(range(0, levels, stride)) == count:
             return list(range(0, levels, stride))
     raise ValueError(f"ddim{count}: no whole stride gives {count} of {levels} levels; ddim10, ddim20 or ddim50 do.")
+
+
+def _even(count: int, usable: int) -> list[int]:
+    if count >= usable:
+        raise ValueError(f"dpm{count}: {count} denoising steps, expected 1 to {usable - 1}; dpm10 to dpm20 are enough.")
+    return [round(step * (usable - 1) / count) for step in range(1, count + 1)]
