@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from uva_lightning.model.heads.base import Head
+from uva_lightning.model.heads.network import DenoisingMLP
 from uva_lightning.model.streams import Stream
 from uva_lightning.model.tokenizers.base import Tokenizer
 from uva_lightning.model.transformer import LatentTransformer
@@ -85,6 +86,8 @@ class FastEngine(Engine):
             for head in self._heads.values():
                 for part in head.denoiser.children():
                     part.compile(dynamic=False, mode=graphs)
+                    if isinstance(part, DenoisingMLP):
+                        part.compile_step(graphs)
 
     @property
     def transformer(self) -> Any:
