@@ -56,6 +56,10 @@ COMMANDS = {
         "uva_lightning.commands.export_checkpoint:export_checkpoint",
         "write a model as a checkpoint of the official code",
     ),
+    "export-policy": (
+        "uva_lightning.commands.export_policy:export_policy",
+        "compile the policy of a checkpoint into one file that needs torch alone",
+    ),
     "parity": ("uva_lightning.commands.parity:parity", "compare with numbers of the official code"),
     "convert": ("uva_lightning.commands.convert:TARGETS", "write a data set in another format"),
     "objectives": ("uva_lightning.commands.objectives:list_objectives", "list what the model can be asked to do"),

@@ -1,0 +1,110 @@
+"""``uva export-policy``: the policy as one compiled file that needs torch alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from uva_lightning import __version__
+from uva_lightning.commands.errors import UserError
+from uva_lightning.commands.rollout import chosen_device, find_checkpoint
+from uva_lightning.exported import KEY, ExportedPolicy
+from uva_lightning.model.checkpoint import load_module
+from uva_lightning.policy_graph import PolicyGraph
+from uva_lightning.whole_files import whole
+
+SUFFIX = ".pt2"
+CHECKS = 3
+"""Random inputs on which the file is compared with the model."""
+
+
+def export_policy(
+    ckpt: Path,
+    out: Path,
+    steps: str | None = None,
+    temperature: float | None = None,
+    batch: int = 1,
+    device: str = "auto",
+    tolerance: float = 1e-3,
+) -> None:
+    """Compile the policy into one file: past frames, proprioception, instruction and noise to an action chunk.
+
+    Args:
+        ckpt: Checkpoint of a training run, or folder of uva import-checkpoint.
+        out: New file, FILE.pt2.
+        steps: Denoising steps, such as 16 or dpm16; those of the head where left out.
+        temperature: Factor on the random part; that of the head where left out.
+        batch: Samples of a call.
+        device: Where it will run; auto takes the GPU where there is one.
+        tolerance: Largest difference to the model, over the largest action, that is accepted.
+    """
+    if out.suffix != SUFFIX:
+        raise UserError(f"out is {out}, expected a name that ends with {SUFFIX}, such as policy{SUFFIX}.")
+    if out.exists():
+        raise UserError(f"{out} exists, expected a new file; name another one or remove it.")
+    if batch < 1:
+        raise UserError(f"batch is {batch}, expected at least 1.")
+    if shutil.which(compiler := os.environ.get("CXX", "g++")) is None:
+        raise UserError(f"There is no C++ compiler '{compiler}', which compiles the policy; install g++, or set CXX.")
+    find_checkpoint(ckpt)
+    where = chosen_device(device)
+    module, _ = load_module(ckpt)
+    graph = PolicyGraph(module.to(where).requires_grad_(False).eval(), steps, temperature, batch).eval()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.stem}.", dir=out.parent) as folder:
+        made = Path(folder) / out.name
+        compile_policy(graph, made)
+        error, largest = compare(graph, made)
+        if not error <= tolerance * largest:
+            raise UserError(
+                f"The compiled policy differs from the model by {error:.2e} with actions up to {largest:.2e}, expected "
+                f"at most {tolerance:g} of them; nothing was written. Fewer steps magnify rounding less, e.g. --steps "
+                "dpm16; or raise --tolerance."
+            )
+        with whole(out) as part:
+            os.replace(made, part)
+    inputs = ", ".join(f"{i['name']} {i['dtype']}{i['shape']}" for i in graph.contract()["inputs"])
+    sys.stdout.write(
+        f"written: {out} ({out.stat().st_size / 1e6:.1f} MB)\n  takes {inputs}\n"
+        f"  differs from the model by {error:.2e} at most, actions up to {largest:.2e}\n"
+    )
+
+
+def compile_policy(graph: PolicyGraph, path: Path) -> None:
+    """Write the graph, compiled for the device it is on, with its contract inside."""
+    from torch._inductor import aoti_compile_and_package
+
+    logging.getLogger("torch._inductor").setLevel(logging.ERROR)
+    with torch.no_grad():
+        program = torch.export.export(graph, tuple(graph.examples(0).values()), strict=False)
+        contract = json.dumps({**graph.contract(), "uva_lightning": __version__, "torch": torch.__version__})
+        options = {"aot_inductor.metadata": {KEY: contract}}
+        aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+
+
+def compare(graph: PolicyGraph, path: Path) -> tuple[float, float]:
+    """Compare the file with the model: largest difference, and largest action, in physical units.
+
+    Raises:
+        UserError: The model itself gives no numbers.
+    """
+    policy, pairs = ExportedPolicy(str(path)), []
+    for seed in range(1, CHECKS + 1):
+        inputs = graph.examples(seed)
+        with torch.no_grad():
+            expected = graph(*inputs.values())
+        if not expected.isfinite().all():
+            raise UserError(
+                "The model's own actions are NaN or infinite on random inputs, expected finite numbers; train it "
+                "longer, or choose other --steps."
+            )
+        pairs.append((policy(inputs) - expected, expected))
+    error, largest = (torch.stack(values).abs().max() for values in zip(*pairs, strict=True))  # NaN stays NaN
+    return float(error), float(largest)
