@@ -23,6 +23,7 @@ COMMANDS = {
     ),
     "demos": ("uva_lightning.demos:write_demos", "write demonstrations with a scripted expert"),
     "cache": ("uva_lightning.commands.cache:cache", "encode a data set once, into shards that training reads"),
+    "distill": ("uva_lightning.commands.distill:distill", "make a head of a checkpoint sample in one step"),
     "rollout": ("uva_lightning.commands.rollout:rollout", "run a checkpoint in simulated environments"),
     "serve": (
         "uva_lightning.commands.serve:serve",

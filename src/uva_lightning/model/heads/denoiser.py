@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -125,6 +125,27 @@ class Denoiser(nn.Module, ABC):
             f"{type(self).__name__} cannot continue given actions, expected FlowMatching; ask without committed "
             "actions, or train the action head with FlowMatching."
         )
+
+
+class Traced(Denoiser):
+    """A denoiser that has a way without chance from noise to sample, which a one-step student can learn by heart."""
+
+    @abstractmethod
+    def trace(
+        self, condition: Tensor, noise: Tensor, steps: int, valid: Tensor | None = None
+    ) -> Iterator[tuple[float, Tensor]]:
+        """Follow the way.
+
+        Args:
+            condition: [n, k].
+            noise: f32[n, c], the start.
+            steps: Evaluations of the network, positive.
+            valid: bool[n, c], channels that a row has; all if not given.
+
+        Yields:
+            Time, from 1 down to 0, and the point f32[n, c] there, in the scale of the straight path: noise at 1, the
+            sample at 0, and ``(1 - time) * sample + time * noise`` between them where the way is straight.
+        """
 
 
 def only(values: Tensor, valid: Tensor | None) -> Tensor:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from uva_lightning.model.heads.denoiser import Denoiser, Guide, Noising, StepNoise, fresh_noise, mean_over, only
+from uva_lightning.model.heads.denoiser import Guide, Noising, StepNoise, Traced, fresh_noise, mean_over, only
 from uva_lightning.model.heads.network import DenoisingMLP
 from uva_lightning.model.heads.schedule import TRAIN_STEPS, Schedule
-from uva_lightning.model.heads.spacing import solves, spaced
+from uva_lightning.model.heads.spacing import SOLVER, solves, spaced
 from uva_lightning.model.heads.updates import DDIM, Ancestral, DPMSolver, Update
 
 BIN_HALF_WIDTH = 1 / 255
@@ -21,7 +22,7 @@ SMALLEST = 1e-12
 __all__ = ["DDIM", "Ancestral", "GaussianDiffusion"]
 
 
-class GaussianDiffusion(Denoiser):
+class GaussianDiffusion(Traced):
     """Predict noise and variance of rows noised at 1,000 levels.
 
     Args:
@@ -105,8 +106,35 @@ class GaussianDiffusion(Denoiser):
             guide: Guidance of the predicted noise; the variance is the conditional one.
             valid: bool[n, c], channels that a row has.
         """
-        schedule, condition = self._respace(steps).to(noise.device), self.net.condition(condition)
-        x, constants, levels = only(noise.float(), valid), schedule.constants, schedule.timesteps.flip(0)
+        x = only(noise.float(), valid)
+        draw = partial(_scaled, step_noise, temperature)
+        *_, end = self._steps(x, condition, steps, draw, guide, valid)
+        return end
+
+    def trace(
+        self, condition: Tensor, noise: Tensor, steps: int, valid: Tensor | None = None
+    ) -> Iterator[tuple[float, Tensor]]:
+        """See the base class: DPM-Solver; a point of the variance-preserving way is scaled to the straight one."""
+        x, spacing = only(noise.float(), valid), f"{SOLVER}{steps}"
+        yield 1.0, x
+        constants = self._respace(spacing).constants
+        scales = zip(constants.previous_signal[::-1], constants.previous_noise[::-1], strict=True)
+        walk = self._steps(x, condition, spacing, partial(_scaled, fresh_noise, 0.0), None, valid)
+        for (signal, spread), point in zip(scales, walk, strict=True):
+            yield spread / (signal + spread), point / (signal + spread)
+
+    def _steps(
+        self,
+        x: Tensor,
+        condition: Tensor,
+        steps: int | str,
+        noise: Callable[[int, Tensor], Tensor],
+        guide: Guide | None,
+        valid: Tensor | None,
+    ) -> Iterator[Tensor]:
+        """Give x after each step; ``noise`` is that of a step, scaled."""
+        schedule, condition = self._respace(steps).to(x.device), self.net.condition(condition)
+        constants, levels = schedule.constants, schedule.timesteps.flip(0)
         prepared, unguided = self.net.prepare(levels, condition), None
         if guide is not None:
             unguided = self.net.prepare(levels, self.net.condition(guide.condition))
@@ -116,9 +144,8 @@ class GaussianDiffusion(Denoiser):
             if guide is not None and unguided is not None:
                 predicted = torch.lerp(self.net.step(x, next(unguided)).chunk(2, dim=-1)[0], predicted, guide.scale)
             clean = self.clipped(constants.clean(x, predicted, index))
-            draw = partial(_scaled, step_noise, index, temperature)
-            x = only(update(constants, x, (clean, fraction), index, draw), valid)
-        return x
+            x = only(update(constants, x, (clean, fraction), index, partial(noise, index)), valid)
+            yield x
 
     def predict(self, x: Tensor, time: Tensor, condition: Tensor, guide: Guide | None = None) -> tuple[Tensor, Tensor]:
         """Predict noise and variance fraction, f32[n, c] each; conditions are already projected.
@@ -163,7 +190,7 @@ class GaussianDiffusion(Denoiser):
         return torch.where(index == 0, -likelihood, kl)
 
 
-def _scaled(step_noise: StepNoise, step: int, temperature: float, x: Tensor) -> Tensor:
+def _scaled(step_noise: StepNoise, temperature: float, step: int, x: Tensor) -> Tensor:
     return temperature * step_noise(step, x)
 
 

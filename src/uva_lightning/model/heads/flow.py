@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from uva_lightning.model.heads.denoiser import Denoiser, Guide, Noising, StepNoise, fresh_noise, mean_over, only
+from uva_lightning.model.heads.denoiser import Guide, Noising, StepNoise, Traced, fresh_noise, mean_over, only
 from uva_lightning.model.heads.holding import HeldRows
 from uva_lightning.model.heads.network import DenoisingMLP
 from uva_lightning.model.heads.spacing import number_of_steps
@@ -15,7 +16,7 @@ from uva_lightning.model.heads.spacing import number_of_steps
 TIME_SCALE = 1000.0
 
 
-class FlowMatching(Denoiser):
+class FlowMatching(Traced):
     """Straight paths from noise (t = 1) to the target (t = 0); the network predicts the velocity.
 
     Args:
@@ -67,17 +68,32 @@ class FlowMatching(Denoiser):
         valid: Tensor | None = None,
     ) -> Tensor:
         """Follow the velocity in equal Euler steps; ``temperature`` scales the start, and no step is random."""
-        x, condition = only(temperature * noise.float(), valid), self.net.condition(condition)
+        x = only(temperature * noise.float(), valid)
+        *_, end = self._steps(x, condition, number_of_steps(steps), guide, valid)
+        return end
+
+    def trace(
+        self, condition: Tensor, noise: Tensor, steps: int, valid: Tensor | None = None
+    ) -> Iterator[tuple[float, Tensor]]:
+        """See the base class: Euler steps."""
+        x = only(noise.float(), valid)
+        yield 1.0, x
+        for done, point in enumerate(self._steps(x, condition, steps, None, valid), start=1):
+            yield 1 - done / steps, point
+
+    def _steps(
+        self, x: Tensor, condition: Tensor, count: int, guide: Guide | None, valid: Tensor | None
+    ) -> Iterator[Tensor]:
+        """Give x after each step."""
         other = None if guide is None else self.net.condition(guide.condition)
-        count = number_of_steps(steps)
         times = TIME_SCALE * torch.linspace(1, 0, count + 1, device=x.device)[:-1]
         unguided = None if other is None else self.net.prepare(times, other)
-        for prepared in self.net.prepare(times, condition):
+        for prepared in self.net.prepare(times, self.net.condition(condition)):
             velocity = self.net.step(x, prepared)
             if guide is not None and unguided is not None:
                 velocity = torch.lerp(self.net.step(x, next(unguided)), velocity, guide.scale)
             x = x - only(velocity, valid) / count
-        return x
+            yield x
 
     def continued(
         self,
