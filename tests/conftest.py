@@ -197,9 +197,11 @@ def official_file(official_state, tmp_path):
 @pytest.fixture(scope="session")
 def tiny_vae(tmp_path_factory):
     """A folder with an autoencoder that has KL-16's interface and 24 thousand weights."""
+    import torch
     from diffusers import AutoencoderKL
 
     folder = tmp_path_factory.mktemp("vae") / "vae"
+    torch.manual_seed(0)
     AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 5,
         up_block_types=("UpDecoderBlock2D",) * 5,
