@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 from jsonargparse import Namespace
+from lightning.pytorch import Trainer
 
+from uva_lightning.callbacks.requeue import resume_path
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.training import UVACLI
 
@@ -21,9 +23,11 @@ def prepared(given):
 def test_a_checkpoint_may_be_parsed_as_a_path(tmp_path):
     """Which type of ``str | Path`` wins depends on what else has been imported."""
     (tmp_path / "some.ckpt").touch()
-    for given in ("last", Path("last"), tmp_path / "some.ckpt"):
-        assert prepared(given).ckpt_path == str(given)
-    assert prepared(None).ckpt_path is None
-    assert prepared("last").weights_only is True
+    for given in ("last", Path("last"), tmp_path / "some.ckpt", None):
+        assert prepared(given).weights_only is True
     with pytest.raises(UserError, match="There is no checkpoint .*none.ckpt, expected a file that 'uva fit' wrote"):
         prepared(tmp_path / "none.ckpt")
+    trainer = Trainer(logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
+    assert resume_path(trainer, Path("last")) == "last", "as Lightning knows it"
+    assert resume_path(trainer, tmp_path / "some.ckpt") == str(tmp_path / "some.ckpt")
+    assert resume_path(trainer, None) is None

@@ -124,12 +124,13 @@ class Requeue(Callback):
             record.unlink(missing_ok=True)
 
 
-def resume_path(trainer: Trainer, given: str | None) -> str | None:
+def resume_path(trainer: Trainer, given: str | Path | None) -> str | None:
     """Choose the checkpoint from which training goes on.
 
     Args:
         trainer: With its callbacks; training has not started.
-        given: What the user asked for. ``last`` is the newest whole checkpoint of the run's folders.
+        given: What the user asked for, as text or as a path: which one Lightning's ``str | Path`` becomes depends on
+            what else has been imported. ``last`` is the newest whole checkpoint of the run's folders.
 
     Returns:
         In a job that SLURM has started again the newest whole checkpoint that this job wrote, if there is one; else
@@ -140,10 +141,11 @@ def resume_path(trainer: Trainer, given: str | None) -> str | None:
         job = json.loads(record.read_text())
         if (path := newest_whole(map(Path, job["folders"]), job["started"])) is not None:
             return str(path)
-    if given == "last":
+    wanted = None if given is None else str(given)
+    if wanted == "last":
         path = newest_whole(checkpoint_folders(trainer))
-        return given if path is None else str(path)
-    return given
+        return wanted if path is None else str(path)
+    return wanted
 
 
 def leave(stopped: Stopped, again: str) -> int:

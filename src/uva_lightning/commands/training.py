@@ -65,8 +65,6 @@ class UVACLI(LightningCLI):
         """
         config = self.config.get(self.config.get("subcommand"), self.config)
         given = str(config.get("ckpt_path") or "")
-        if given:  # which type wins in Lightning's `str | Path` depends on who else has named that union before
-            config["ckpt_path"] = given
         if given and given not in CHOSEN_BY_LIGHTNING and "://" not in given and not Path(given).exists():
             raise UserError(f"There is no checkpoint {given}, expected a file that 'uva fit' wrote; set --ckpt_path.")
         if "weights_only" in config:
