@@ -50,6 +50,9 @@ def written(folder, tiny_run):
     return config
 
 
+ROUNDING = 1e-4  # AdamW divides gradients that are little more than rounding; the weights move by 100 times as much
+
+
 @pytest.fixture(scope="module")
 def two(tiny_run, tmp_path_factory):
     """The folder of all cases of two processes, and what each process found."""
@@ -166,12 +169,12 @@ def test_one_process_goes_on_from_what_several_wrote(two, tmp_path):
     half = folder / "fsdp 32-true ema" / "whole" / f"step={runs.HALF}.ckpt"
     runs.train(tmp_path, (folder / "config.yaml").read_text(), ONE["one 32-true ema"], runs.STEPS, half)
     alone = torch.load(tmp_path / f"step={runs.STEPS}.ckpt", weights_only=True)
-    compare(alone, end(folder, "fsdp 32-true ema"), 1e-5)
+    compare(alone, end(folder, "fsdp 32-true ema"), ROUNDING)
 
 
 @pytest.mark.slow
 def test_one_process_trains_as_two(one, two):
-    compare(end(one[0], "one 32-true ema"), end(two[0], "fsdp 32-true ema"), 1e-5)
+    compare(end(one[0], "one 32-true ema"), end(two[0], "fsdp 32-true ema"), ROUNDING)
 
 
 @pytest.mark.slow
