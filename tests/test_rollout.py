@@ -312,7 +312,7 @@ def test_a_trained_model_drives_the_arm(tmp_path, tiny_module):
     from uva_lightning.datamodules.windows import Window
     from uva_lightning.model.fitted import fit_together
     from uva_lightning.model.tokenizers.linear_patches import LinearPatches
-    from uva_lightning.policy.policy import UVAPolicy
+    from uva_lightning.policy.windows import WindowPolicy
 
     window = Window(pad=(15, 16), state_steps=16, shift_action=False)
     data = UMI(tmp_path / "cup.zarr", 4, window, 0.5, generate=RandomEpisodes(2, 40))
@@ -323,7 +323,7 @@ def test_a_trained_model_drives_the_arm(tmp_path, tiny_module):
     fit_together([module.actions, module.proprioception], data.training_numbers())
     spec = data.spec
     history = History(spec.frames, spec.stride, spec.proprio_steps, spec.image_size)
-    bench = Bench(UVAPolicy(module.eval()), control=replace(CONTROL, max_steps=4), history=history)
+    bench = Bench(WindowPolicy(module.eval()), control=replace(CONTROL, max_steps=4), history=history)
     (bench.camera.camera.name,) = (bench.camera.name,) = spec.cameras
     result = bench.runner.run()
     said = [step for step in result.steps if step.action is not None]

@@ -26,7 +26,7 @@ BEAT = 0.1
 
 
 class ChunkPolicy(Protocol):
-    """What decides; ``UVAPolicy`` is one."""
+    """What decides; ``WindowPolicy`` is one."""
 
     def reset(self, seed: int) -> None:
         """Begin an episode."""
