@@ -44,7 +44,7 @@ format: install ## Mend style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: install ## Run the fast tests (2 minutes on two cores)
+test: install ## Run the fast tests (5 minutes on two cores)
 	$(BIN)/pytest -q -m "not slow"
 
 test-slow: install ## Run the slow tests: packaging, real training, two processes

@@ -52,6 +52,20 @@ def test_without_a_baseline_there_is_no_ratio(uva, config):
     assert "times faster" not in out
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--device=cuda:9x", "device is cuda:9x, expected auto"),
+        ("--json=/proc/none/x.json", "/proc/none/x.json cannot be written (No such file or directory);"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_work(uva, monkeypatch, option, said):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    status, out, complaint = uva("bench", "policy", option)
+    assert (status, out) == (2, "")
+    assert said in complaint
+
+
 @pytest.mark.parametrize("name", ["batch", "repeats", "iterations", "execute", "baseline_repeats"])
 def test_impossible_numbers_are_refused(uva, name):
     status, _, complaint = uva("bench", "policy", f"--{name}=0")

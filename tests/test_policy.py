@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fitted_models import fitted
 
 from uva_lightning.datamodules.instructions import RandomInstructions
 from uva_lightning.datamodules.windows import Window
-from uva_lightning.model.fitted import fit_together
 from uva_lightning.policy.committed import Rest
 from uva_lightning.policy.contract import ContractError
 from uva_lightning.policy.policy import UVAPolicy
@@ -18,17 +18,6 @@ from uva_lightning.policy.windows import WindowPolicy
 
 FRAMES, CHUNK = (2, 96, 96, 3), (16, 2)
 STEPS = 24
-
-
-def fitted(data, make, spec=None):
-    data.setup("fit")
-    module = make(spec or data.spec)
-    module.tokenizer.fit(data.training_frames())
-    fit_together([module.actions, module.proprioception], data.training_numbers())
-    rng = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng)
-    return module.eval()
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fitted_models import fitted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from uva_lightning.commands.rollout import RESULTS
 from uva_lightning.datamodules.instructions import RandomInstructions
 from uva_lightning.datamodules.windows import Window
-from uva_lightning.model.fitted import fit_together
 from uva_lightning.policy.policy import UVAPolicy
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.rollouts import run_rollouts
@@ -36,17 +36,6 @@ FUZZ = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-
-
-def fitted(data, make, spec=None):
-    data.setup("fit")
-    module = make(spec or data.spec)
-    module.tokenizer.fit(data.training_frames())
-    fit_together([module.actions, module.proprioception], data.training_numbers())
-    rng = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng)
-    return module.eval()
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from uva_lightning.commands.checks import chosen_device
 from uva_lightning.commands.rollout import run_folder
 from uva_lightning.metrics.comparison import Comparison, HeldOut, video_functions
 from uva_lightning.model.checkpoint import build, load_module, read
@@ -63,6 +64,7 @@ def functions(
     """
     from uva_lightning.report import show
 
+    where = chosen_device(device)
     module, every = load_module(ckpt)
     source = every.chosen(set)
     if data is not None:
@@ -74,7 +76,7 @@ def functions(
     if recorded is None:
         raise ValueError(f"{source.path} has no actions, expected recordings of a robot; set --data to such.")
     held_out = HeldOut.of(iter(source.val_dataloader()), windows)
-    policy = _policy(module, device, set)
+    policy = _policy(module, where, set)
     seeds = range(seed, seed + episodes)
     rows, single = _acting(ckpt, policy, recorded, env, seeds, proposals)
     order = ("robot policy", "video model", "forward dynamics", "inverse dynamics", "policy + planner")

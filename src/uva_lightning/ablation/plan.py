@@ -63,7 +63,7 @@ class Plan:
             if name in self.left_out:
                 raise UserError(f"The variant '{name}' cannot be trained: {self.left_out[name]}.")
             if name not in known:
-                raise UserError(f"There is no variant '{name}'.{hint(name, known)} Known: {', '.join(known)}.")
+                raise UserError(f"There is no variant '{name}'.{hint(name, known)}")
         kept = tuple(variant for variant in self.variants if variant.name in (ALL, *names))
         return Plan(self.config, kept, {})
 

@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from json import dumps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,11 +15,13 @@ import torch
 
 from uva_lightning.benchmarks.loading import HEAD, Loading, measure, stall
 from uva_lightning.benchmarks.machine import MIB, free_bytes, machine
+from uva_lightning.commands.checks import check_writable
 from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.datamodules.latents import LatentsInMemory
 from uva_lightning.datamodules.shards.speed import KEY, Generated, write_shards
 from uva_lightning.datamodules.video_frames import VideoFrames
 from uva_lightning.inspection.facts import innermost
+from uva_lightning.results import write_json
 
 TOKENS, MOMENTS = 256, 32
 """Latents of a frame as the base model has them: kl-f16 at 256 px, mean and log-variance of 16 channels."""
@@ -52,6 +53,8 @@ def bench_data(
         raise ValueError(f"seconds is {seconds}, expected more than 0; set --seconds=20.")
     data.reading = replace(data.reading, workers=0)
     data.prepare_data()
+    if json is not None:
+        check_writable(json)
     data.setup("fit")
     said: dict[str, Any] = {"machine": machine(), "class": type(data).__name__, "path": str(data.path), "loading": []}
     where = said["machine"]
@@ -77,8 +80,7 @@ def bench_data(
         sys.stdout.write(f"\n{camera}, from videos: {comparison.sentence()}\n")
         said.setdefault("video_ms_per_window", {})[camera] = asdict(comparison)
     if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(dumps(said, indent=1) + "\n")
+        write_json(json, said)
 
 
 def measured(data: RobotDataModule, seconds: float) -> Iterator[Loading]:

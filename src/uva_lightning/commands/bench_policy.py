@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +13,13 @@ from uva_lightning.benchmarks.base_model import random_model
 from uva_lightning.benchmarks.decisions import MILLISECONDS, PAPER, PAPER_DEVICE, Run, Scene, instruction_of, measure
 from uva_lightning.benchmarks.machine import MIB, machine, peak_bytes
 from uva_lightning.benchmarks.peak import TERA, Peak, device_peak
+from uva_lightning.commands.checks import check_writable, chosen_device
 from uva_lightning.commands.errors import UserError
 from uva_lightning.model.checkpoint import load_module
+from uva_lightning.module import UVAModule
 from uva_lightning.policy.engine import native_dtype
 from uva_lightning.policy.policy import UVAPolicy
+from uva_lightning.results import write_json
 
 FAST, PLAIN = "fast", "plain"
 PLAIN_STEPS = 100
@@ -68,13 +70,14 @@ def bench_policy(
     for name, value in {**numbers, "baseline_repeats": baseline_repeats}.items():
         if value < 1:
             raise UserError(f"{name} is {value}, expected at least 1; set --{name}.")
-    module = (random_model(experiment) if ckpt is None else load_module(ckpt)[0]).to(device).eval()
+    if json is not None:
+        check_writable(json)
+    where = chosen_device(device)
+    module = (random_model(experiment) if ckpt is None else load_module(ckpt)[0]).to(where).eval()
     chosen = native_dtype(module.device) if dtype == "auto" else DTYPES[dtype]
-    fast = UVAPolicy(module, chosen, steps={"action": steps, "video": video_steps}, compile=compile)
-    runs = [Run(FAST, fast)]
-    if baseline:
-        plain_steps = {"action": PLAIN_STEPS, "video": PLAIN_STEPS}
-        runs.append(Run(PLAIN, UVAPolicy(module, torch.float32, steps=plain_steps, fast=False)))
+    taken = {"action": steps, "video": video_steps}
+    fast = UVAPolicy(module, chosen, steps=taken, compile=compile)
+    runs = [Run(FAST, fast), *([Run(PLAIN, plain_policy(module))] if baseline else [])]
     scene = Scene(fast, batch, instruction_of(fast))
 
     def call(policy: UVAPolicy) -> object:
@@ -86,18 +89,23 @@ def bench_policy(
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "function": f"video generation in {iterations} rounds" if video else "one chunk of actions",
         "batch": batch,
-        "steps": {"action": str(steps), "video": str(video_steps)},
+        "steps": {name: str(count) for name, count in taken.items()},
         "execute": execute,
         "dtype": str(chosen).removeprefix("torch."),
-        "device": device,
+        "device": where,
         "compiled": compile,
         "threads": torch.get_num_threads(),
     }
     said = described(runs, settings, device_peak(module.device, chosen))
     sys.stdout.write(shown(runs, said))
     if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(dumps(said, indent=1) + "\n")
+        write_json(json, said)
+
+
+def plain_policy(module: UVAModule) -> UVAPolicy:
+    """Give the policy that decides as the official code: in float32, in 100 steps, and keeps nothing."""
+    steps = {"action": PLAIN_STEPS, "video": PLAIN_STEPS}
+    return UVAPolicy(module, torch.float32, steps=steps, fast=False)
 
 
 def described(runs: list[Run], settings: TYPED, peak: Peak) -> TYPED:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ import torch
 
 from uva_lightning.benchmarks.machine import machine
 from uva_lightning.benchmarks.peak import TERA, Peak
+from uva_lightning.commands.checks import check_writable
 from uva_lightning.commands.configs import read_config, resolve_configs
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.merge import merge_configs, split_configs
+from uva_lightning.results import write_json
 
 SCHEMA = 1
 """Of the JSON; grows when a key changes its meaning."""
@@ -76,24 +77,8 @@ def bench_train(argv: Sequence[str]) -> int:
     if said is not None and options.json is not None:
         command = " ".join(["uva bench train", *argv])
         said = {"schema": SCHEMA, "command": command, "machine": machine(), **said}
-        options.json.write_text(dumps(said, indent=1) + "\n")
+        write_json(options.json, said)
     return 0
-
-
-def check_writable(path: Path) -> None:
-    """Create the folder of a file that is written after long work, and make sure that it can be written.
-
-    Raises:
-        UserError: It cannot.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = not path.exists()
-        path.open("a").close()
-        if new:
-            path.unlink()
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); set --json to another place.") from error
 
 
 def _options() -> argparse.ArgumentParser:

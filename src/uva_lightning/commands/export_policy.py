@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 
 from uva_lightning import __version__
+from uva_lightning.commands.checks import chosen_device
 from uva_lightning.commands.errors import UserError
-from uva_lightning.commands.rollout import chosen_device, find_checkpoint
+from uva_lightning.commands.rollout import find_checkpoint
 from uva_lightning.exported import KEY, ExportedPolicy
 from uva_lightning.model.checkpoint import load_module
 from uva_lightning.policy_graph import PolicyGraph

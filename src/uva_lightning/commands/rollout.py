@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from uva_lightning.commands.checks import chosen_device
 from uva_lightning.commands.errors import UserError
 from uva_lightning.model.stored import weights_file
 from uva_lightning.policy.windows import WindowPolicy
@@ -135,14 +134,3 @@ def find_checkpoint(ckpt: Path) -> None:
     found = [] if place == Path(place.anchor) else sorted(place.glob("**/*.ckpt"), key=lambda p: p.stat().st_mtime)
     near = f"the newest below {place} is {found[-1]}." if found else "`uva fit` writes one into its run folder."
     raise UserError(f"There is no checkpoint {ckpt}, expected a file; {near}")
-
-
-def chosen_device(name: str) -> str:
-    """Check a device, and choose one for ``auto``."""
-    gpu = torch.cuda.is_available()
-    if name == "auto":
-        return "cuda" if gpu else "cpu"
-    if name != "cpu" and not (gpu and name.partition(":")[0] == "cuda"):
-        known = "auto, cpu, cuda or cuda:0" if gpu else "auto or cpu: torch sees no GPU here"
-        raise UserError(f"device is {name}, expected {known}.")
-    return name

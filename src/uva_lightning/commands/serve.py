@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uva_lightning.commands.checks import chosen_device
 from uva_lightning.commands.errors import UserError
-from uva_lightning.commands.rollout import TOKEN, chosen_device, find_checkpoint
+from uva_lightning.commands.rollout import TOKEN, find_checkpoint
 
 if TYPE_CHECKING:
     from uva_lightning.policy.windows import Score
