@@ -14,6 +14,7 @@ from uva_lightning.model.heads import network
 from uva_lightning.model.heads.denoiser import Guide
 from uva_lightning.model.heads.diffusion import GaussianDiffusion
 from uva_lightning.model.heads.flow import FlowMatching
+from uva_lightning.model.heads.network import SteppedNetwork
 from uva_lightning.model.heads.schedule import Schedule
 from uva_lightning.model.heads.updates import DDIM
 
@@ -48,17 +49,7 @@ def error(value, reference):
     return np.abs(value - reference).max() / max(1.0, np.abs(reference).max())
 
 
-class Plain(nn.Module):
-    """A network that computes nothing ahead of a sampler's steps."""
-
-    def prepare(self, times, condition):
-        yield from ((time, condition) for time in times.split(1))
-
-    def step(self, x, prepared):
-        return self(x, *prepared)
-
-
-class Linear(Plain):
+class Linear(SteppedNetwork):
     """The network of the reference numbers: x @ W + t / 1000, 10 channels of noise and 10 of variance."""
 
     def __init__(self, weight):
@@ -246,7 +237,7 @@ def test_dpm_solver_needs_fewer_steps_than_ddim():
     """The noise of a Gaussian target N(2, 0.5^2) is known; so is where a start ends: mean + 0.5 * start."""
     process = diffusion(1, update=DDIM())
 
-    class Known(Plain):
+    class Known(SteppedNetwork):
         condition = nn.Identity()
 
         def forward(self, x, time, condition):
@@ -352,7 +343,7 @@ def test_flow_in_many_steps_follows_the_velocity():
     """A network that knows the answer: the velocity at x, t towards the target 2 is (x - 2) / t."""
     process = flow(1)
 
-    class Known(Plain):
+    class Known(SteppedNetwork):
         condition = nn.Identity()
 
         def forward(self, x, time, condition):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from uva_lightning.callbacks.ema import EMA
 from uva_lightning.datamodules.windows import Window, Windows
 from uva_lightning.model.heads.diffusion import GaussianDiffusion
+from uva_lightning.model.heads.network import SteppedNetwork
 from uva_lightning.model.heads.schedule import TRAIN_STEPS, Schedule
 from uva_lightning.model.heads.spacing import spaced
 from uva_lightning.model.heads.updates import DDIM
@@ -62,7 +62,7 @@ def _schedules(numbers: dict[str, Tensor], ledger: Ledger) -> None:
                 ledger.compare(GROUP, "schedules", f"{name}/{table}", values, numbers[f"{name}/{table}"], FLOAT32)
 
 
-class _LinearNetwork(nn.Module):
+class _LinearNetwork(SteppedNetwork):
     """The network of the reference numbers: x @ W + t / 1000."""
 
     def __init__(self, weight: Tensor) -> None:
@@ -71,12 +71,6 @@ class _LinearNetwork(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
         return x @ self.weight + time[:, None] / TRAIN_STEPS
-
-    def prepare(self, times: Tensor, condition: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from ((time, condition) for time in times.split(1))
-
-    def step(self, x: Tensor, prepared: tuple[Tensor, Tensor]) -> Tensor:
-        return self.forward(x, *prepared)
 
 
 def _process(numbers: dict[str, Tensor], **options: Any) -> GaussianDiffusion:

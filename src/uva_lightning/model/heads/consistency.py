@@ -108,18 +108,14 @@ class Consistency(Denoiser):
 
         ``temperature`` scales the start and the noise that is added.
         """
-        count, condition = number_of_steps(steps), self.net.condition(condition)
+        count = number_of_steps(steps)
         times = [1 - done / count for done in range(count)]
         levels = TIME_SCALE * torch.linspace(1, 0, count + 1, device=noise.device)[:-1]
-        unguided = None if guide is None else self.net.prepare(levels, self.net.condition(guide.condition))
         x = clean = only(temperature * noise.float(), valid)
-        for done, prepared in enumerate(self.net.prepare(levels, condition)):
+        for done, velocity in enumerate(self.net.steps(levels, condition, guide)):
             if done:
                 x = torch.lerp(clean, only(temperature * step_noise(count - done - 1, clean), valid), times[done])
-            velocity = self.net.step(x, prepared)
-            if guide is not None and unguided is not None:
-                velocity = torch.lerp(self.net.step(x, next(unguided)), velocity, guide.scale)
-            clean = only(self._clean(x, times[done], velocity), valid)
+            clean = only(self._clean(x, times[done], velocity(x)), valid)
         return clean
 
     @staticmethod

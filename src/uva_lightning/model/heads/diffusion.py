@@ -133,16 +133,12 @@ class GaussianDiffusion(Traced):
         valid: Tensor | None,
     ) -> Iterator[Tensor]:
         """Give x after each step; ``noise`` is that of a step, scaled."""
-        schedule, condition = self._respace(steps).to(x.device), self.net.condition(condition)
+        schedule = self._respace(steps).to(x.device)
         constants, levels = schedule.constants, schedule.timesteps.flip(0)
-        prepared, unguided = self.net.prepare(levels, condition), None
-        if guide is not None:
-            unguided = self.net.prepare(levels, self.net.condition(guide.condition))
         update = (DPMSolver() if solves(steps) else self.update).begin()
-        for index, modulations in zip(reversed(range(len(levels))), prepared, strict=True):
-            predicted, fraction = self.net.step(x, modulations).chunk(2, dim=-1)
-            if guide is not None and unguided is not None:
-                predicted = torch.lerp(self.net.step(x, next(unguided)).chunk(2, dim=-1)[0], predicted, guide.scale)
+        predictions = self.net.steps(levels, condition, guide)
+        for index, predict in zip(reversed(range(len(levels))), predictions, strict=True):
+            predicted, fraction = predict(x).chunk(2, dim=-1)
             clean = self.clipped(constants.clean(x, predicted, index))
             x = only(update(constants, x, (clean, fraction), index, partial(noise, index)), valid)
             yield x

@@ -85,14 +85,9 @@ class FlowMatching(Traced):
         self, x: Tensor, condition: Tensor, count: int, guide: Guide | None, valid: Tensor | None
     ) -> Iterator[Tensor]:
         """Give x after each step."""
-        other = None if guide is None else self.net.condition(guide.condition)
         times = TIME_SCALE * torch.linspace(1, 0, count + 1, device=x.device)[:-1]
-        unguided = None if other is None else self.net.prepare(times, other)
-        for prepared in self.net.prepare(times, self.net.condition(condition)):
-            velocity = self.net.step(x, prepared)
-            if guide is not None and unguided is not None:
-                velocity = torch.lerp(self.net.step(x, next(unguided)), velocity, guide.scale)
-            x = x - only(velocity, valid) / count
+        for velocity in self.net.steps(times, condition, guide):
+            x = x - only(velocity(x), valid) / count
             yield x
 
     def continued(

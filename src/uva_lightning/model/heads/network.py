@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from abc import ABC
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from uva_lightning.model.heads.denoiser import Guide
 
 NORM_EPS = 1e-6
 TIME_FEATURES = 256
@@ -55,7 +60,52 @@ class ResidualBlock(nn.Module):
         return x + gate * self.mlp(self.norm(x) * (1 + scale) + shift)
 
 
-class DenoisingMLP(nn.Module):
+class SteppedNetwork(nn.Module, ABC):
+    """A denoising network as samplers use it: what a step needs besides x may be computed ahead."""
+
+    condition: nn.Module
+    """Projects the condition, [n, k] to [n, w]."""
+
+    def prepare(self, times: Tensor, condition: Tensor) -> Iterator[Modulations]:
+        """Compute ahead what each step takes; nothing if not overridden.
+
+        Args:
+            times: Levels f32[steps] in the order of the steps.
+            condition: Already projected, [n, w].
+        """
+        yield from ((time, condition) for time in times.split(1))
+
+    def step(self, x: Tensor, modulations: Modulations) -> Tensor:
+        """Predict f32[n, channels_out] for x f32[n, channels_in], as ``forward`` does."""
+        predicted: Tensor = self(x, *modulations)
+        return predicted
+
+    def steps(self, times: Tensor, condition: Tensor, guide: Guide | None) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Prepare the steps of a sampler.
+
+        Args:
+            times: Levels f32[steps] in their order.
+            condition: [n, k].
+            guide: Moves the prediction away from the unconditional one: its first numbers, as many as ``x`` has.
+
+        Yields:
+            For each step what predicts f32[n, channels_out] for x f32[n, channels_in].
+        """
+        others = repeat(None) if guide is None else self.prepare(times, self.condition(guide.condition))
+        scale = 1.0 if guide is None else guide.scale
+        for own, other in zip(self.prepare(times, self.condition(condition)), others, strict=False):
+            yield partial(self._guided, own=own, other=other, scale=scale)
+
+    def _guided(self, x: Tensor, own: Modulations, other: Modulations | None, scale: float) -> Tensor:
+        predicted = self.step(x, own)
+        if other is None:
+            return predicted
+        width = x.shape[-1]
+        moved = torch.lerp(self.step(x, other)[:, :width], predicted[:, :width], scale)
+        return torch.cat((moved, predicted[:, width:]), dim=-1)
+
+
+class DenoisingMLP(SteppedNetwork):
     """Predict noise or velocity of rows that are noised independently.
 
     Args:
@@ -86,15 +136,7 @@ class DenoisingMLP(nn.Module):
         return self._put_out(x, self.final_modulation(steer))
 
     def prepare(self, times: Tensor, condition: Tensor) -> Iterator[Modulations]:
-        """Compute ahead what a sampler's steps need besides x: three of five multiplications, of many rows at once.
-
-        Args:
-            times: Levels f32[steps] in the order of the steps.
-            condition: Already projected, [n, w].
-
-        Yields:
-            What ``step`` takes, for each step.
-        """
+        """See the base class: three of five multiplications, of many rows at once."""
         embedded = self.time(times).to(condition.dtype)  # [steps, w]
         layers = [*(block.modulation for block in self._blocks), self.final_modulation]
         for some in embedded.split(max(1, ROWS_AT_ONCE // max(1, len(condition)))):
