@@ -49,3 +49,7 @@ class Fault(RobotError):
 
 class CameraLost(RobotError):
     """A camera gives no new pictures."""
+
+
+class RecordingFailed(RobotError):
+    """An episode cannot be recorded, or no longer; the arm must not move unrecorded."""

@@ -1,0 +1,388 @@
+"""Recordings are whole, or can be finished from what there is, whatever ends the process that writes them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uva_lightning.robot import recorder as recorder_module
+from uva_lightning.robot.arm import JointTrajectory
+from uva_lightning.robot.errors import RecordingFailed, RobotConfigError
+from uva_lightning.robot.fake_arm import FakeArm
+from uva_lightning.robot.operator import Label
+from uva_lightning.robot.recorder import Recorder
+from uva_lightning.robot.recorder_files import EpisodeFiles, finish, read_lines, recover
+from uva_lightning.robot.recorder_film import FilmInPieces, join_pieces
+from uva_lightning.robot.recorder_rows import asked_row, checked, measured_row
+
+META = {"task": "pick up the cube", "arm": "X5_umi", "seed": 3, "limits": {"joint_velocity": 1.0}}
+ROOM = 1000
+
+
+def picture(number, size=(32, 48)):
+    return np.full((*size, 3), 10 * number % 250, np.uint8)
+
+
+def record(recording, steps=10):
+    arm = FakeArm(clock=lambda: 0.0)
+    for number in range(steps):
+        moment = 100.0 + 0.2 * number
+        recording.step(measured_row(arm.state(), arm.model.chain) | {"time": moment, "step": number})
+        recording.frame("wrist", picture(number), moment - 0.05)
+    recording.event("hold", "the episode is over", 102.0, joint=2)
+
+
+def frames_of(path):
+    with av.open(str(path)) as film:
+        return [(float(frame.time), frame.to_ndarray(format="rgb24")) for frame in film.decode(video=0)]
+
+
+def test_an_episode_becomes_a_folder(tmp_path):
+    recording = Recorder(tmp_path / "new", ROOM).begin(META)
+    assert recording.folder.name.endswith(".partial")
+    record(recording)
+    path = recording.end(Label.SUCCESS, "It took all of its steps.")
+    assert [entry.name for entry in (tmp_path / "new").iterdir()] == [path.name]
+    assert sorted(entry.name for entry in path.iterdir()) == [
+        "events.jsonl",
+        "meta.json",
+        "steps.parquet",
+        "video_wrist.mp4",
+    ]
+    meta = json.loads((path / "meta.json").read_text())
+    assert meta | META == meta
+    assert (meta["label"], meta["reason"], meta["steps"]) == ("success", "It took all of its steps.", 10)
+    assert meta["films"] == {"wrist": {"frames": 10, "begun": 99.95, "height": 32, "width": 48}}
+    assert (meta["dropped"], meta["faults"], meta["recovered"]) == ({}, [], False)
+    rows = pyarrow.parquet.read_table(path / "steps.parquet").to_pylist()
+    assert [row["time"] for row in rows] == [100.0 + 0.2 * number for number in range(10)]
+    assert np.shape(rows[3]["eef"]) == (4, 4)
+    assert (rows[3]["step"], rows[3]["action"], rows[3]["rejected"]) == (3, None, None)
+    film = frames_of(path / "video_wrist.mp4")
+    np.testing.assert_allclose([moment for moment, _ in film], 0.2 * np.arange(10), atol=2e-6)
+    assert all(np.abs(shown.astype(int) - picture(number)).max() <= 3 for number, (_, shown) in enumerate(film))
+    events = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
+    assert [event["kind"] for event in events] == ["camera", "hold", "label"]
+    assert events[1] == {"joint": 2.0, "time": 102.0, "kind": "hold", "text": "the episode is over"}
+
+
+def test_what_is_refused_is_recorded_too(tmp_path):
+    recording = Recorder(tmp_path, ROOM).begin(META)
+    asked = JointTrajectory(np.array([1.0, 1.2]), np.zeros((2, 6)), np.full(2, 0.08), np.array([1.2, 1.4]))
+    recording.step(asked_row(asked, 0.9, "OutOfLimits: too fast") | {"action": np.full((16, 10), np.nan)})
+    recording.event("fault", "Joint 2 is 0.2 rad off", 1.0)
+    path = recording.end(Label.FAILURE, "a fault")
+    row = pyarrow.parquet.read_table(path / "steps.parquet").to_pylist()[0]
+    assert (row["rejected"], row["asked_at"], row["asked_time"]) == ("OutOfLimits: too fast", 0.9, [1.0, 1.2])
+    assert np.shape(row["asked_q"]) == (2, 6)
+    assert np.isnan(row["action"]).all()
+    assert [fault["text"] for fault in json.loads((path / "meta.json").read_text())["faults"]] == [
+        "Joint 2 is 0.2 rad off"
+    ]
+
+
+def test_the_same_picture_twice_is_one(tmp_path):
+    recording = Recorder(tmp_path, ROOM).begin(META)
+    for moment in (1.0, 1.0, 0.5, 1.1):
+        recording.frame("wrist", picture(1), moment)
+    path = recording.end(Label.INVALID, "")
+    assert json.loads((path / "meta.json").read_text())["films"]["wrist"]["frames"] == 2
+
+
+def test_odd_pictures_lose_a_row_and_a_column(tmp_path):
+    recording = Recorder(tmp_path, ROOM).begin(META)
+    recording.frame("top", picture(1, (33, 49)), 1.0)
+    path = recording.end(Label.INVALID, "")
+    assert frames_of(path / "video_top.mp4")[0][1].shape == (32, 48, 3)
+
+
+@pytest.mark.parametrize(
+    ("meta", "says"),
+    [
+        ({"arm": "X5"}, "lacks task"),
+        ({"task": "", "arm": ""}, "lacks task and arm"),
+        ({**META, "label": "success"}, "name label"),
+        ({**META, "limits": object()}, "cannot be held by JSON"),
+    ],
+)
+def test_facts_are_checked(tmp_path, meta, says):
+    with pytest.raises(RobotConfigError, match=says):
+        Recorder(tmp_path, ROOM).begin(meta)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"time": 1.0, "openning": 0.1}, "did you mean 'opening'"),
+        ({"time": float("nan")}, "expected a finite number"),
+        ({"q": np.zeros(6)}, "has the time None"),
+        ({"time": 1.0, "q": np.zeros((2, 6))}, r"shape \(2, 6\), expected a vector"),
+        ({"time": 1.0, "q": "soft"}, "expected a vector"),
+    ],
+)
+def test_rows_are_checked(row, says):
+    with pytest.raises(RobotConfigError, match=says):
+        checked(row)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "moment"),
+    [
+        ("wrist", picture(1, (16, 16)), 2.0),
+        ("wrist", picture(1).astype(float), 2.0),
+        ("wrist", picture(1), float("nan")),
+        ("../wrist", picture(1), 2.0),
+    ],
+)
+def test_pictures_are_checked(tmp_path, name, shown, moment):
+    recording = Recorder(tmp_path, ROOM).begin(META)
+    recording.frame("wrist", picture(1), 1.0)
+    with pytest.raises(RobotConfigError, match="expected uint8 of"):
+        recording.frame(name, shown, moment)
+    assert recording.abort("done") is None
+
+
+def test_kinds_of_the_recorder_are_its_own(tmp_path):
+    recording = Recorder(tmp_path, ROOM).begin(META)
+    with pytest.raises(RobotConfigError, match="which is the recorder's own"):
+        recording.event("label", "success", 1.0)
+    recording.abort("done")
+
+
+def test_nothing_is_recorded_after_the_end(tmp_path):
+    recording = Recorder(tmp_path, ROOM).begin(META)
+    recording.end(Label.SUCCESS, "")
+    for call in (lambda: recording.step({"time": 1.0}), lambda: recording.end(Label.FAILURE, "")):
+        with pytest.raises(RecordingFailed, match="is over; begin another one"):
+            call()
+    recording.abort("again")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_episodes_of_one_second_have_names_of_their_own(tmp_path):
+    recorder = Recorder(tmp_path, ROOM)
+    recordings = [recorder.begin(META) for _ in range(3)]
+    paths = {recording.end(Label.SUCCESS, "") for recording in recordings}
+    assert len(paths) == 3
+
+
+def test_no_episode_begins_on_a_full_disk(tmp_path):
+    with pytest.raises(RecordingFailed, match="MiB free, expected at least .* make room"):
+        Recorder(tmp_path, 2**60).begin(META)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_episode_begins_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecordingFailed, match="cannot be written into"):
+        Recorder(tmp_path / "file", ROOM).begin(META)
+
+
+def failing(recording):
+    """Wait until the caller hears that nothing is recorded any more; gives what it is told."""
+    for number in range(500):
+        try:
+            recording.step({"time": float(number)})
+        except RecordingFailed as error:
+            return str(error)
+        time.sleep(0.01)
+    return ""
+
+
+def test_a_disk_that_fills_up_is_heard_of_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder_module, "SECOND", 0.02)
+    recording = Recorder(tmp_path, ROOM).begin(META)
+    record(recording)
+    monkeypatch.setattr(recorder_module, "room_in", lambda folder: 200)
+    assert "cannot be recorded any further (OSError: the disk has 0 MiB free" in failing(recording)
+    with pytest.raises(RecordingFailed, match="uva arm recover"):
+        recording.end(Label.SUCCESS, "")
+    [path] = recover(tmp_path).finished
+    meta = json.loads((path / "meta.json").read_text())
+    assert (meta["label"], meta["recovered"], meta["films"]["wrist"]["frames"]) == ("invalid", True, 10)
+    assert "recording" in [event["kind"] for event in read_lines(path / "events.jsonl")]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_heard_of(tmp_path):
+    folder = tmp_path / "episode.partial"
+    folder.mkdir()
+    (folder / "steps.jsonl").symlink_to("/dev/full")  # every write to it fails as on a full disk
+    recording = recorder_module.Recording(EpisodeFiles(folder, META), 0)
+    assert "No space left" in failing(recording)
+
+
+class Stuck(EpisodeFiles):
+    """A disk that takes nothing until it is let go."""
+
+    def __init__(self, folder, meta):
+        super().__init__(folder, meta)
+        self.go = threading.Event()
+
+    def step(self, row):
+        self.go.wait(10)
+        super().step(row)
+
+
+def test_a_slow_disk_holds_nobody_up_and_what_is_lost_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder_module, "PENDING_ITEMS", 20)
+    monkeypatch.setattr(recorder_module, "PENDING_BYTES", 5 * picture(0).nbytes)
+    folder = tmp_path / "episode.partial"
+    folder.mkdir()
+    files = Stuck(folder, META)
+    recording = recorder_module.Recording(files, 0)
+    slowest = 0.0
+    for number in range(100):
+        begin = time.monotonic()
+        recording.frame("wrist", picture(number), float(number))
+        recording.step({"time": float(number)})
+        slowest = max(slowest, time.monotonic() - begin)
+    files.go.set()
+    path = recording.end(Label.SUCCESS, "")
+    meta = json.loads((path / "meta.json").read_text())
+    frames = meta["films"]["wrist"]["frames"]
+    assert slowest < 0.5
+    assert meta["label"] == "success"
+    assert 20 <= meta["steps"] + frames <= 30
+    assert meta["dropped"] == {"steps": 100 - meta["steps"], "pictures of 'wrist'": 100 - frames}
+
+
+def test_a_recording_in_progress_is_left_alone(tmp_path):
+    recording = Recorder(tmp_path, ROOM).begin(META)
+    recording.step({"time": 1.0})
+    finished, left = recover(tmp_path)
+    assert not finished
+    assert "is still being recorded" in left[recording.folder]
+    assert recording.end(Label.SUCCESS, "").is_dir()
+
+
+def test_what_holds_nothing_is_told(tmp_path):
+    (tmp_path / "episode.partial").mkdir()
+    finished, left = recover(tmp_path)
+    assert not finished
+    assert "has no meta.json" in left[tmp_path / "episode.partial"]
+
+
+def written(folder, steps=8):
+    """The files of an episode that nobody has finished."""
+    folder.mkdir()
+    files = EpisodeFiles(folder, META)
+    for number in range(steps):
+        files.step({"time": float(number)})
+        files.frame("wrist", picture(number), float(number))
+    files.close()
+    return folder
+
+
+def test_finishing_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    folder = written(tmp_path / "episode.partial")
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            finish(folder)
+    (folder / ".meta.json.7.part").write_text("half")
+    [path] = recover(tmp_path).finished
+    assert sorted(entry.name for entry in path.iterdir()) == [
+        "events.jsonl",
+        "meta.json",
+        "steps.parquet",
+        "video_wrist.mp4",
+    ]
+    assert json.loads((path / "meta.json").read_text())["steps"] == 8
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_torn_files_are_read_as_far_as_they_are_whole(tmp_path_factory, data):
+    tmp_path = tmp_path_factory.mktemp("torn")
+    folder = written(tmp_path / "episode.partial", 4)
+    kept = {}
+    for name in ("steps.jsonl", "video_wrist.pieces.mp4"):
+        size = (folder / name).stat().st_size
+        kept[name] = data.draw(st.integers(0, size))
+        os.truncate(folder / name, kept[name])
+    lines = (folder / "steps.jsonl").read_bytes().count(b"\n")
+    path = finish(folder, recovered=True)
+    meta = json.loads((path / "meta.json").read_text())
+    assert meta["steps"] == pyarrow.parquet.read_table(path / "steps.parquet").num_rows == lines
+    if meta["films"]:
+        shown = frames_of(path / "video_wrist.mp4")
+        assert [moment for moment, _ in shown] == [float(number) for number in range(len(shown))]
+        assert meta["films"]["wrist"]["frames"] == len(shown) >= 1
+    else:
+        assert not (path / "video_wrist.mp4").exists()
+        assert kept["video_wrist.pieces.mp4"] < 2000
+
+
+def test_a_damaged_row_is_named(tmp_path):
+    folder = written(tmp_path / "episode.partial")
+    lines = (folder / "steps.jsonl").read_bytes().split(b"\n")
+    lines[2] = b"{broken"
+    (folder / "steps.jsonl").write_bytes(b"\n".join(lines))
+    with pytest.raises(RecordingFailed, match=r"line 3 of .*steps.jsonl is damaged"):
+        finish(folder)
+    assert folder.is_dir()
+
+
+def test_a_film_in_pieces_can_be_played_while_it_is_written(tmp_path):
+    film = FilmInPieces(tmp_path / "film.mp4", (32, 48))
+    for number in range(6):
+        film.add(picture(number), float(number))
+    assert len(frames_of(tmp_path / "film.mp4")) == 5
+    film.close()
+    assert join_pieces(tmp_path / "film.mp4", tmp_path / "whole.mp4") == 6
+
+
+KILLED = """
+import sys, time
+import numpy as np
+from pathlib import Path
+from uva_lightning.robot.recorder import Recorder
+recording = Recorder(Path(sys.argv[1]), 1000).begin({"task": "wait", "arm": "X5"})
+for number in range(100000):
+    recording.step({"time": number / 100, "q": np.zeros(6)})
+    recording.frame("wrist", np.full((32, 48, 3), number % 200, np.uint8), number / 100)
+    recording.event("tick", "goes on", number / 100)
+    print((recording.folder / "steps.jsonl").read_bytes().count(b"\\n"), flush=True)
+    time.sleep(0.002)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [3, 57, 200])
+def test_a_killed_process_leaves_what_it_recorded(tmp_path, after):
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=env
+    )
+    for line in process.stdout:
+        if int(line) >= after:
+            break
+    assert "is still being recorded" in next(iter(recover(tmp_path).left.values()))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    [path] = recover(tmp_path).finished
+    meta = json.loads((path / "meta.json").read_text())
+    assert (meta["label"], meta["recovered"]) == ("invalid", True)
+    assert meta["steps"] >= after
+    frames = frames_of(path / "video_wrist.mp4")
+    assert meta["steps"] - 2 <= len(frames) <= meta["steps"]
+    assert all(np.abs(shown.astype(int) - number % 200).max() <= 3 for number, (_, shown) in enumerate(frames))
+    assert abs(sum(event["kind"] == "tick" for event in read_lines(path / "events.jsonl")) - meta["steps"]) <= 1
