@@ -47,14 +47,25 @@ def to_lerobot(data: RobotDataModule, out: Path, crf: int = 23, file_mb: int = 2
     with whole_folder(out) as partial:
         data.prepare_data()
         store, spec = data.store, replace(data.recorded or data.facts, image_size=data.spec.image_size)
-        fields = fields_of(store, data.fields.get("lerobot"))
-        write_dataset(partial, store, spec, compression, fields)
-        difference = compare(partial, store, spec, fields)
+        told = write_compared(partial, store, spec, compression, fields_of(store, data.fields.get("lerobot")))
+    sys.stdout.write(f"{out}: {told}\n")
+
+
+def write_compared(
+    path: Path, store: EpisodeStore, spec: DataSpec, compression: Compression, fields: Fields | None = None
+) -> str:
+    """Write episodes, read them back and compare; see ``write_dataset`` and ``compare``.
+
+    Returns:
+        What was written and how it differs, for people.
+    """
+    write_dataset(path, store, spec, compression, fields)
+    difference = compare(path, store, spec, fields)
     seconds = store.steps / spec.rate_hz
-    sys.stdout.write(
-        f"{out}: {store.episodes} episodes, {store.steps} steps ({seconds / 60:.1f} minutes) at {spec.rate_hz:g} Hz; "
+    return (
+        f"{store.episodes} episodes, {store.steps} steps ({seconds / 60:.1f} minutes) at {spec.rate_hz:g} Hz; "
         f"read back: numbers, ends and instructions are equal, {difference.pictures} pictures differ by "
-        f"{difference.mean:.2f} of 255 on average, at most {difference.largest:.2f}.\n"
+        f"{difference.mean:.2f} of 255 on average, at most {difference.largest:.2f}."
     )
 
 
