@@ -38,11 +38,13 @@ class Choice:
         labels: What the operator said of them.
         rate_hz: Steps per second; that of the slowest of measurements and pictures, as recorded, if not given.
         gap: Longest time between a step and the nearest picture, or between two measurements around it, s.
+        task: What the robot was told where a recording does not say it.
     """
 
     labels: tuple[LabelName, ...] = ("success",)
     rate_hz: float | None = None
     gap: float = 0.25
+    task: str | None = None
 
     def __post_init__(self) -> None:
         if not self.labels or not set(self.labels) <= set(LABELS):
@@ -112,7 +114,7 @@ class Recordings:
             np.concatenate([state[name] for name in RECORDED_ACTION], axis=1),
             state,
             np.cumsum([taken.steps for taken in self.taken]),
-            [taken.episode.task for taken in self.taken],
+            self._tasks(),
             [taken.episode.path.name for taken in self.taken],
             self._identity(),
         )
@@ -146,6 +148,15 @@ class Recordings:
             raise ValueError(f"{self.path}: {self.told()}; expected at least one, choose other labels.")
         if not self.cameras:
             raise ValueError(f"{self.path} has no camera that all recordings show, expected one; sort them by cameras.")
+
+    def _tasks(self) -> list[str] | None:
+        tasks = [taken.episode.task or self.choice.task or "" for taken in self.taken]
+        if any(tasks) and not all(tasks):
+            silent = self.taken[tasks.index("")].episode.path
+            raise ValueError(
+                f"{silent} does not say what the robot was told, others do; set task for those, or add it to meta.json."
+            )
+        return tasks if any(tasks) else None
 
     def _frames(self, camera: str) -> VideoFrames:
         films = [taken.episode.films[camera] for taken in self.taken]

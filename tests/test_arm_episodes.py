@@ -186,8 +186,8 @@ def test_no_recording_of_a_label_is_told(folder, tmp_path):
         Recordings(failed.parent, Choice(), Faults())
 
 
-def made(folder: Path, times, frames, camera="wrist", size=(16, 16)):
-    recording = Recorder(folder, 1000).begin(META)
+def made(folder: Path, times, frames, camera="wrist", size=(16, 16), **facts):
+    recording = Recorder(folder, 1000).begin({**META, **facts})
     for time in times:
         recording.step({"time": time, "q": np.full(6, 0.01 * time), "opening": 0.05})
     for time in frames:
@@ -218,6 +218,17 @@ def test_recordings_that_do_not_fit_together_are_told(tmp_path):
     made(tmp_path, [0.0, 0.1, 0.2], [0.0, 0.1, 0.2], camera="top")
     with pytest.raises(ValueError, match="no camera that all recordings show"):
         Recordings(tmp_path, Choice(), Faults())
+
+
+def test_tasks_come_from_the_recordings_or_the_command(tmp_path):
+    for task in ("", "wave"):
+        made(tmp_path, [0.0, 0.1, 0.2], [0.0, 0.1, 0.2], task=task)
+        if not task:
+            assert Recordings(tmp_path, Choice(), Faults()).store(["wrist"]).instructions is None
+    with pytest.raises(ValueError, match="does not say what the robot was told, others do; set task"):
+        Recordings(tmp_path, Choice(), Faults()).store(["wrist"])
+    store = Recordings(tmp_path, Choice(task="rest"), Faults()).store(["wrist"])
+    assert store.instructions == ["rest", "wave"]
 
 
 def test_rates_are_those_of_the_slowest_stream(tmp_path):

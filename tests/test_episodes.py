@@ -25,7 +25,7 @@ def copied(recorded, tmp_path):
 
 def test_an_episode_says_what_happened(recorded):
     episode = RecordedEpisode(recorded)
-    assert (episode.label, episode.task, episode.arm) == (Label.SUCCESS, "go forward", "X5_umi")
+    assert (episode.label, episode.task, episode.model.name) == (Label.SUCCESS, "go forward", "X5_umi")
     measured = episode.measured()
     assert (np.diff(measured.time) > 0).all()
     assert measured.eef.shape == (len(measured.time), 4, 4)
@@ -35,7 +35,7 @@ def test_an_episode_says_what_happened(recorded):
     assert film.size == (32, 48)
     np.testing.assert_allclose(np.diff(film.times), 0.1, atol=1e-5)
     assert film.times[0] == pytest.approx(measured.time[0], abs=0.1)
-    assert [event["kind"] for event in episode.events][-2:] == ["hold", "label"]
+    assert [event["kind"] for event in episode.events][-2:] == ["hold", "recorder.label"]
     asked = list(episode.asked())
     assert len(asked) == 3
     assert all(each.action.shape == (16, 10) and each.trajectory.q.shape[1] == 6 for each in asked)
@@ -136,3 +136,9 @@ def test_numbers_that_are_not_finite_are_named(tmp_path):
         episode.measured()
     with pytest.raises(BrokenEpisode, match="an arm that it does not show"):
         list(episode.asked())
+
+
+def test_an_unknown_arm_is_told(copied):
+    changed_meta(arm="X9")(copied)
+    with pytest.raises(BrokenEpisode, match="no usable entry 'arm' .*There is no arm model 'X9'"):
+        RecordedEpisode(copied).model.chain.forward(np.zeros(6))

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from uva_lightning import __version__
 from uva_lightning.robot import recorder as recorder_module
 from uva_lightning.robot.arm import JointTrajectory
 from uva_lightning.robot.errors import RecordingFailed, RobotConfigError
@@ -73,8 +74,16 @@ def test_an_episode_becomes_a_folder(tmp_path):
     np.testing.assert_allclose([moment for moment, _ in film], 0.2 * np.arange(10), atol=2e-6)
     assert all(np.abs(shown.astype(int) - picture(number)).max() <= 3 for number, (_, shown) in enumerate(film))
     events = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
-    assert [event["kind"] for event in events] == ["camera", "hold", "label"]
+    assert [event["kind"] for event in events] == ["recorder.camera", "hold", "recorder.label"]
     assert events[1] == {"joint": 2.0, "time": 102.0, "kind": "hold", "text": "the episode is over"}
+
+
+def test_facts_of_station_and_code_are_added(tmp_path):
+    recorder = Recorder(str(tmp_path), ROOM, {"arm": "X5", "serial": "7"})
+    meta = json.loads((recorder.begin(META).end(Label.SUCCESS, "") / "meta.json").read_text())
+    assert (meta["arm"], meta["serial"], meta["task"]) == ("X5", "7", "pick up the cube")
+    assert meta["software"] == __version__
+    assert meta["git"] is None or len(meta["git"]) == 40
 
 
 def test_what_is_refused_is_recorded_too(tmp_path):
@@ -110,8 +119,6 @@ def test_odd_pictures_lose_a_row_and_a_column(tmp_path):
 @pytest.mark.parametrize(
     ("meta", "says"),
     [
-        ({"arm": "X5"}, "lacks task"),
-        ({"task": "", "arm": ""}, "lacks task and arm"),
         ({**META, "label": "success"}, "name label"),
         ({**META, "limits": object()}, "cannot be held by JSON"),
     ],
@@ -157,7 +164,7 @@ def test_pictures_are_checked(tmp_path, name, shown, moment):
 def test_kinds_of_the_recorder_are_its_own(tmp_path):
     recording = Recorder(tmp_path, ROOM).begin(META)
     with pytest.raises(RobotConfigError, match="which is the recorder's own"):
-        recording.event("label", "success", 1.0)
+        recording.event("recorder.label", "success", 1.0)
     recording.abort("done")
 
 
@@ -212,7 +219,7 @@ def test_a_disk_that_fills_up_is_heard_of_in_time(tmp_path, monkeypatch):
     [path] = recover(tmp_path).finished
     meta = json.loads((path / "meta.json").read_text())
     assert (meta["label"], meta["recovered"], meta["films"]["wrist"]["frames"]) == ("invalid", True, 10)
-    assert "recording" in [event["kind"] for event in read_lines(path / "events.jsonl")]
+    assert "recorder.failed" in [event["kind"] for event in read_lines(path / "events.jsonl")]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")

@@ -30,6 +30,7 @@ def robot_episodes(
     cameras: list[str] | None = None,
     rate_hz: float | None = None,
     gap: float = 0.25,
+    task: str | None = None,
     on_error: OnError = "stop",
     crf: int = 23,
     file_mb: int = 200,
@@ -46,13 +47,14 @@ def robot_episodes(
         cameras: Cameras to keep; those that all recordings have if not given.
         rate_hz: Steps per second; that of the slowest of measurements and pictures if not given.
         gap: Longest time between a step and the nearest picture, s.
+        task: What the robot was told where a recording does not say it.
         on_error: What happens with broken recordings: stop, or skip them and say how many there were.
         crf: Constant rate factor of the videos; lower is better and larger.
         file_mb: Megabytes after which a new video file begins.
     """
     compression = Compression(crf, file_mb)
     with whole_folder(out) as partial:
-        recordings = Recordings(path, Choice(tuple(labels), rate_hz, gap), Faults(on_error))
+        recordings = Recordings(path, Choice(tuple(labels), rate_hz, gap, task), Faults(on_error))
         recordings.faults.report(path, len(recordings.taken))
         shown = tuple(cameras or recordings.cameras)
         if unknown := [camera for camera in shown if camera not in recordings.cameras]:

@@ -110,16 +110,23 @@ class RecordedEpisode:
         except ValueError as error:
             raise BrokenEpisode(f"{error}; {AGAIN}.") from error
         try:
-            self.label, self.task, self.arm = Label(self.meta["label"]), str(self.meta["task"]), str(self.meta["arm"])
+            self.label, self.task = Label(self.meta["label"]), str(self.meta.get("task") or "")
             self.count, films = int(self.meta["steps"]), dict(self.meta["films"])
             self.films = {name: _film(path, name, facts) for name, facts in films.items()}
         except (KeyError, TypeError, ValueError) as error:
             raise BrokenEpisode(f"{path / META} has no usable entry {error}; {AGAIN}.") from error
 
-    @property
+    @cached_property
     def model(self) -> ArmModel:
-        """Of its arm."""
-        return arm_model(self.arm)
+        """Of its arm.
+
+        Raises:
+            BrokenEpisode: It is not recorded, or not known.
+        """
+        try:
+            return arm_model(str(self.meta.get("arm")))
+        except ValueError as error:
+            raise BrokenEpisode(f"{self.path / META} has no usable entry 'arm' ({error}); add it there.") from error
 
     @cached_property
     def events(self) -> Sequence[Mapping[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import queue
 import re
@@ -12,21 +11,19 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from uva_lightning import __version__
 from uva_lightning.robot.camera import Frames
 from uva_lightning.robot.errors import RecordingFailed, RobotConfigError
 from uva_lightning.robot.operator import Label
-from uva_lightning.robot.recorder_files import CAMERA, DROPPED, LABEL, OWN, PARTIAL, EpisodeFiles, finish, room_in
-from uva_lightning.robot.recorder_rows import checked
+from uva_lightning.robot.recorder_facts import checked_facts, facts_of_code
+from uva_lightning.robot.recorder_files import DROPPED, FAILED, LABEL, OURS, PARTIAL, EpisodeFiles, finish, room_in
+from uva_lightning.robot.recorder_film import pyav
+from uva_lightning.robot.recorder_rows import arrow_schema, checked
 
-NEEDED = ("task", "arm")
-"""Facts without which a recording is of no use: what the robot was told, and the model of the arm."""
 PENDING_BYTES = 128 * 2**20
 PENDING_ITEMS = 4096
 """Most that waits to be written; what comes on top is dropped, and the recording says so."""
@@ -44,30 +41,32 @@ class Recorder:
     Args:
         folder: Where the folders of the episodes go; made where absent.
         free_bytes: Room that has to be free on the disk when an episode begins.
+        facts: Of the station, for every episode: ``arm`` (the model), ``serial``, ``limits``, ``operator``; they count
+            more than what ``begin`` is told.
 
     Raises:
+        RobotConfigError: JSON cannot hold the facts.
         ImportError: PyAV or pyarrow is not installed.
     """
 
-    def __init__(self, folder: Path, free_bytes: int = 2 * 2**30) -> None:
-        if lacks := [name for name, module in (("PyAV", "av"), ("pyarrow", "pyarrow")) if find_spec(module) is None]:
-            raise ImportError(
-                f"Recordings need {' and '.join(lacks)}; install them with pip install 'uva_lightning[data]'."
-            )
+    def __init__(self, folder: Path | str, free_bytes: int = 2 * 2**30, facts: Mapping[str, Any] | None = None) -> None:
+        pyav()
+        arrow_schema()  # now: imports take their time, which the end of an episode has not
         self.folder, self.free_bytes = Path(folder), free_bytes
+        self._facts = {**facts_of_code(), **checked_facts(facts or {})}
 
     def begin(self, meta: Mapping[str, Any]) -> Recording:
         """Begin an episode, before the arm moves.
 
         Args:
-            meta: Facts of it, as JSON can hold them: ``task`` and ``arm`` at least; also ``policy`` (checkpoint and
-                its hash), ``config``, ``limits``, ``operator``, ``seed``, ``serial``, ``git``.
+            meta: Facts of it, as JSON can hold them: ``task`` (what the robot is told), ``policy`` (checkpoint and its
+                hash), ``config``, ``seed``, ``operator``.
 
         Raises:
-            RobotConfigError: A fact is missing, or cannot be held.
+            RobotConfigError: A fact cannot be held.
             RecordingFailed: There is no room, or the folder cannot be written.
         """
-        facts = {"software": __version__, **_checked_meta(meta)}
+        facts = {**checked_facts(meta), **self._facts}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             free = room_in(self.folder)
@@ -166,7 +165,7 @@ class Recording:
             RobotConfigError: The kind is one of the recorder's own.
             RecordingFailed: The recording is over.
         """
-        if kind in (CAMERA, DROPPED, LABEL):
+        if kind.startswith(OURS):
             raise RobotConfigError(f"An event has the kind '{kind}', which is the recorder's own; name it otherwise.")
         facts = {name: float(number) for name, number in numbers.items()}
         self._offer("events", {**facts, "time": float(time), "kind": kind, "text": text}, time)
@@ -233,7 +232,7 @@ class Recording:
         except Exception as error:  # whatever it is, the one who moves the arm has to hear of it
             self._failed = f"{type(error).__name__}: {error}"
             with contextlib.suppress(Exception):
-                self._files.event({"time": self._newest, "kind": "recording", "text": self._failed})
+                self._files.event({"time": self._newest, "kind": FAILED, "text": self._failed})
         try:
             self._files.close()
         except Exception as error:
@@ -281,17 +280,3 @@ class Recording:
             raise OSError(
                 f"the disk has {free / 2**20:.0f} MiB free, expected at least {self._reserve / 2**20:.0f} MiB to finish"
             )
-
-
-def _checked_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
-    if lacks := [name for name in NEEDED if not meta.get(name)]:
-        raise RobotConfigError(f"An episode lacks {' and '.join(lacks)}, expected at least {' and '.join(NEEDED)}.")
-    if taken := sorted(set(meta) & set(OWN)):
-        raise RobotConfigError(f"Facts of an episode name {', '.join(taken)}, which the recorder writes; rename them.")
-    try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(meta)))
-    except (TypeError, ValueError) as error:
-        raise RobotConfigError(
-            f"Facts of an episode cannot be held by JSON ({error}); use numbers and words."
-        ) from error
-    return plain

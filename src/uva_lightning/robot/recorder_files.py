@@ -23,12 +23,11 @@ META, EVENTS, STEPS = "meta.json", "events.jsonl", "steps.parquet"
 JOURNAL = "steps.jsonl"
 """Rows as they come; a table cannot be appended to in a way that survives a crash."""
 PARTIAL, PIECES, FILM = ".partial", ".pieces.mp4", "video_{camera}.mp4"
-CAMERA, LABEL, DROPPED = "camera", "label", "dropped"
+OURS = "recorder."
+CAMERA, LABEL, DROPPED, FAILED = (f"{OURS}{kind}" for kind in ("camera", "label", "dropped", "failed"))
 """Kinds of events that the recorder adds by itself."""
 FAULTS = ("fault", "estop")
 """Kinds of events that are gathered in ``meta.json``."""
-OWN = ("format", "begun", "ended", "label", "reason", "steps", "films", "dropped", "faults", "recovered")
-"""Entries of ``meta.json`` that the recorder writes."""
 
 
 class EpisodeFiles:

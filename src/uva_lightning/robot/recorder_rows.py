@@ -115,8 +115,18 @@ def step_row(step: Step, chain: Chain) -> dict[str, Any]:
 
 
 def arrow_schema() -> Any:
-    """Give the types of the columns for pyarrow, which has to be installed."""
-    import pyarrow
+    """Give the types of the columns for pyarrow.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(
+            f"Recordings need pyarrow ({error}); install it with pip install 'uva_lightning[data]'."
+        ) from error
 
     number = pyarrow.float64()
     kinds = {
