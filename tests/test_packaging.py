@@ -16,7 +16,7 @@ from uva_lightning.commands.extras import EXTRAS, install_command
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-IMPORTED_AS = {"opencv-python-headless": "cv2", "open_clip_torch": "open_clip"}
+IMPORTED_AS = {"opencv-python-headless": "cv2", "open_clip_torch": "open_clip", "pyzmq": "zmq"}
 
 
 def names(requirements: list[str]) -> list[str]:

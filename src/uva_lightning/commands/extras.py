@@ -5,6 +5,7 @@ EXTRAS = {
     "data": ("zarr", "imagecodecs", "pyarrow", "av", "h5py"),
     "text": ("open_clip",),
     "serve": ("msgpack", "websockets"),
+    "arm": ("av", "msgpack", "pyarrow", "zmq"),
     "torchjd": ("torchjd",),
     "libero": ("h5py", "mujoco", "robosuite", "termcolor"),
 }

@@ -97,6 +97,11 @@ class Keeper:
         self._heartbeat = self._in_order = self._seen = self._changed = -np.inf
         self._last: ArmState | None = None
 
+    @property
+    def set_point(self) -> Array | None:
+        """What the arm got last, f64[j + 1] with the opening of the gripper; None where it is soft."""
+        return self._tracker.place.copy() if self._stands else None
+
     # -- what may be asked for ------------------------------------------------------------------------------------
 
     def connect(self, now: float, timeout: float = 2.0) -> None:
@@ -130,8 +135,8 @@ class Keeper:
         self._enter(Mode.RUNNING, "episode begins")
 
     def heartbeat(self, now: float) -> None:
-        """Hear from the one who moves the arm."""
-        self._heartbeat = now
+        """Hear from the one who moves the arm, who said so at this time."""
+        self._heartbeat = max(self._heartbeat, now)
 
     def send(self, trajectory: JointTrajectory, now: float) -> None:
         """Follow a trajectory from now on, instead of the one before.
@@ -148,6 +153,7 @@ class Keeper:
     def hold(self, now: float, reason: str) -> None:
         """Brake and stand; anybody may ask for it, at any time."""
         if self.mode in (Mode.HOMING, Mode.RUNNING, Mode.PARKING, Mode.ARMED):
+            self.heartbeat(now)  # it stands for a while before silence makes it park
             self._enter(Mode.HOLD, reason)
 
     def park(self, now: float, reason: str) -> None:
@@ -167,6 +173,7 @@ class Keeper:
         if state.fault is not None:
             raise Fault(f"The arm still complains: {state.fault}; mend that first, perhaps by switching it off and on.")
         self._in_order, self._eased = now, None
+        self.heartbeat(now)
         self._enter(Mode.HOLD if self._stands else Mode.IDLE, "reset by the operator")
 
     def close(self) -> None:

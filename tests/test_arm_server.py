@@ -1,0 +1,329 @@
+"""Whatever a client says, or no longer says, the arm keeps its limits, and stands soon after."""
+
+import msgpack
+import numpy as np
+import pytest
+from arm_bench import WIDE
+from arm_server_bench import Client, ServerBench
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uva_lightning.robot.arm import JointTrajectory
+from uva_lightning.robot.errors import (
+    BadShape,
+    ClockSkew,
+    EStop,
+    Fault,
+    LeaseLost,
+    NonFinite,
+    NotArmed,
+    OutOfLimits,
+    OutOfOrder,
+    RobotConfigError,
+    RobotError,
+    Stale,
+)
+from uva_lightning.robot.keeper import Mode
+from uva_lightning.robot.limits import Limits
+from uva_lightning.robot.wire import REQUEST
+
+SOON = 0.3
+"""Seconds within which the arm has to stand."""
+
+
+def steady(bench, since, until):
+    """Tell that set-points stood still from one time to another."""
+    places = np.array([place for time, place, _ in bench.arm.sent if since <= time < until])
+    return len(places) > 0 and not np.ptp(places, axis=0).any()
+
+
+def test_an_episode_runs_as_in_one_process():
+    bench = ServerBench()
+    client = bench.running()
+    chunk = bench.chunk(np.full((4, 6), 0.02))
+    assert client.send(chunk)["accepted"] == 4
+    bench.run(1.5, client)
+    np.testing.assert_allclose(bench.arm.q, chunk.q[-1], atol=0.02)
+    client.say("hold", reason="the episode is over")
+    said = client.say("state")
+    assert (said["mode"], said["over"], said["fault"]) == ("hold", False, None)
+    np.testing.assert_allclose(said["q"], bench.arm.q)
+    assert client.say("label", episode=0)["answer"] == "waiting"
+    bench.floor.answered("success")
+    assert client.say("label", episode=0)["answer"] == "success"
+    bench.check()
+
+
+def test_the_first_picture_comes_with_its_time():
+    bench = ServerBench()
+    client = Client(bench).join()
+    bench.run(0.5)
+    taken = client.say("observe", names=["wrist"], count=3)["cameras"]["wrist"]
+    assert taken["frames"].shape == (3, 48, 64, 3)
+    assert taken["frames"].dtype == np.uint8
+    assert taken["times"][-1] == pytest.approx(bench.now, abs=1 / 30)
+
+
+@pytest.mark.parametrize("how", ["killed", "late", "released"])
+def test_an_arm_without_a_client_stands_parks_and_goes_soft(how):
+    bench = ServerBench()
+    client = bench.running()
+    client.send(bench.chunk(np.full((16, 6), 0.03), valid=5))
+    bench.run(0.5, client)
+    begin = bench.now
+    if how == "released":
+        client.say("release")
+    for _ in range(2 if how == "late" else 0):  # they were on the way when the connection froze
+        bench.run(0.1)
+        with pytest.raises(Stale):
+            client.say("heartbeat", sent=begin - 0.2)
+    bench.run(max(0.0, begin + SOON - bench.now))
+    assert bench.keeper.mode == Mode.HOLD
+    bench.run(begin + 2.5 - bench.now)
+    assert steady(bench, begin + SOON + 0.1, bench.now)  # by then it has braked, too
+    bench.run(10)
+    assert bench.keeper.mode == Mode.IDLE
+    assert bench.arm.soft
+    assert bench.events("hold")
+    with pytest.raises(LeaseLost):
+        client.say("begin")
+    bench.check()
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda bench, chunk: {"q": chunk.q * np.nan}, NonFinite),
+        (lambda bench, chunk: {"time": chunk.time * np.inf}, NonFinite),
+        (lambda bench, chunk: {"q": chunk.q + 4}, OutOfLimits),
+        (lambda bench, chunk: {"q": chunk.q + 0.5}, OutOfLimits),
+        (lambda bench, chunk: {"opening": chunk.opening + 1}, OutOfLimits),
+        (lambda bench, chunk: {"opening": chunk.opening[:1]}, BadShape),
+        (lambda bench, chunk: {"q": chunk.q[:, :5]}, BadShape),
+        (lambda bench, chunk: {"time": chunk.time - 1}, Stale),
+        (lambda bench, chunk: {"time": chunk.time + 60, "valid_until": chunk.valid_until + 60}, Stale),
+        (lambda bench, chunk: {"valid_until": chunk.time - 0.1}, Stale),
+        (lambda bench, chunk: {"obs_seq": 0}, Stale),
+        (lambda bench, chunk: {"sent": bench.now - 1}, Stale),
+        (lambda bench, chunk: {"sent": bench.now + 0.03}, ClockSkew),
+        (lambda bench, chunk: {"sent": float("nan")}, ClockSkew),
+        (lambda bench, chunk: {"seq": 3}, OutOfOrder),
+    ],
+)
+def test_what_is_wrong_is_refused_as_a_whole(change, error):
+    bench = ServerBench()
+    client = bench.running()
+    bench.run(0.2, client)
+    before, chunk = bench.arm.q.copy(), bench.chunk(np.full((2, 6), 0.01))
+    with pytest.raises(error):
+        client.send(chunk, **change(bench, chunk))
+    bench.run(0.5, client)
+    np.testing.assert_array_equal(bench.arm.q, before)
+    assert any(error.__name__ in text for text in bench.events("refused"))
+    assert bench.keeper.mode == Mode.RUNNING
+    bench.check()
+
+
+def test_a_message_counts_once():
+    bench = ServerBench()
+    client = bench.running()
+    client.send(bench.chunk(np.full((2, 6), 0.01)))
+    copy = client.last
+    with pytest.raises(OutOfOrder, match="is it a copy"):
+        client.raw(copy)
+    other = Client(bench)
+    other.hello()
+    with pytest.raises(OutOfOrder):  # nor within another session: it names its own
+        other.raw(copy)
+
+
+def test_a_later_message_outdates_an_earlier_one():
+    bench = ServerBench()
+    client = bench.running()
+    earlier = client.message("heartbeat")
+    client.say("heartbeat")
+    with pytest.raises(OutOfOrder):
+        client.raw(earlier)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "no msgpack"),
+        (b"\x00" * (REQUEST.message_bytes + 1), "expected at most"),
+        (msgpack.packb({"v": 1}), "has type None"),
+        (msgpack.packb({"v": 2, "type": "state"}), "version 2, expected 1"),
+        (msgpack.packb({"v": 1, "type": "state", "seq": 1}), "lacks"),
+        (msgpack.packb({"v": 1, "type": "pickle", "seq": 1}), "has type 'pickle'"),
+        (b"\x80\x04\x95", "no msgpack"),
+    ],
+)
+def test_what_is_no_message_is_refused(data, said):
+    bench = ServerBench()
+    with pytest.raises(BadShape, match=said):
+        Client(bench).raw(data)
+    assert bench.events("refused")
+
+
+@settings(max_examples=150)
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_server(data):
+    bench = ServerBench()
+    with pytest.raises(RobotError):
+        Client(bench).raw(data)
+
+
+def test_nobody_moves_an_arm_without_session_clock_or_lease():
+    bench = ServerBench()
+    stranger = Client(bench)
+    with pytest.raises(NotArmed, match="no open session"):
+        stranger.say("state")
+    stranger.hello()
+    with pytest.raises(ClockSkew, match="send a ping first"):
+        stranger.say("begin")
+    stranger.say("ping", t_client=0.0)
+    with pytest.raises(LeaseLost, match="nobody has it"):
+        stranger.say("begin")
+    with pytest.raises(NotArmed, match="type 'arm' at the robot's console"):
+        stranger.say("acquire", token="guess", run="run")
+    client = bench.running()
+    stranger.lease = client.lease[::-1]
+    for kind, values in (("traj", vars(bench.chunk(np.zeros((2, 6)))) | {"obs_seq": 1}), ("begin", {}), ("home", {})):
+        with pytest.raises(LeaseLost, match="'test' of run 'run' has it"):
+            stranger.say(kind, **values)
+    with pytest.raises(LeaseLost):
+        stranger.say("park", reason="")
+    assert bench.keeper.mode == Mode.RUNNING
+
+
+def test_a_token_is_for_one_run_and_for_a_while():
+    bench = ServerBench()
+    client = Client(bench).join("first")
+    token = bench.floor.lease._grant.token
+    client.say("acquire", token=token, run="first")
+    with pytest.raises(NotArmed, match="for run 'first', not for 'second'"):
+        client.say("acquire", token=token, run="second")
+    bench.run(601)
+    client.hello()
+    with pytest.raises(NotArmed, match="not valid"):
+        client.say("acquire", token=token, run="first")
+
+
+def test_only_one_run_moves_the_arm():
+    bench = ServerBench()
+    bench.running("first")
+    other = Client(bench)
+    with pytest.raises(LeaseLost, match="of run 'first' moves the arm"):
+        other.join("second")
+    bench.run(3.2)
+    other.join("second")
+    assert other.lease.startswith("2-")
+
+
+def test_the_lease_of_a_lost_client_does_not_count_any_more():
+    bench = ServerBench()
+    first = bench.running("run")
+    second = Client(bench).join("run")  # the same run came back, from another process
+    with pytest.raises(LeaseLost, match="The lease '1' does not count"):
+        first.say("heartbeat")
+    second.say("heartbeat")
+
+
+@pytest.mark.parametrize("what", ["model", "geometry", "limits"])
+def test_another_arm_is_not_driven(what):
+    with pytest.raises(RobotConfigError, match=f"has {what} 'other', expected"):
+        Client(ServerBench()).hello(**{what: "other"})
+
+
+def test_anybody_may_stop_it_and_only_a_person_resets_it():
+    bench = ServerBench()
+    client = bench.running()
+    client.send(bench.chunk(np.full((8, 6), 0.03), valid=5))
+    bench.run(0.5, client)
+    Client(bench).say("stop", reason="I saw something")
+    begin = bench.now
+    bench.run(1.0, client)
+    assert steady(bench, begin + SOON, bench.now)
+    for kind, values in (("begin", {}), ("home", {}), ("confirm", {"episode": 1})):
+        with pytest.raises(EStop, match="I saw something"):
+            client.say(kind, **values)
+    with pytest.raises(EStop):
+        client.send(bench.chunk(np.full((2, 6), 0.01)))
+    bench.run(5, client)
+    assert bench.keeper.mode == Mode.ESTOP
+    bench.driver.ask("reset", bench.now)
+    assert bench.keeper.mode == Mode.HOLD
+    bench.check()
+
+
+def test_a_fault_is_told():
+    bench = ServerBench()
+    client = bench.running()
+    bench.arm.complaint = "over-current"
+    bench.run(0.1, client)
+    bench.arm.complaint = None
+    with pytest.raises(Fault, match="over-current"):
+        client.send(bench.chunk(np.full((2, 6), 0.01)))
+    assert any("over-current" in text for text in bench.events("fault"))
+
+
+def test_an_operator_who_is_silent_says_no_and_invalid():
+    bench = ServerBench(patience=5.0)
+    client = Client(bench).join()
+    for kind, answer in (("confirm", "no"), ("label", "invalid")):
+        assert client.say(kind, episode=3)["answer"] == "waiting"
+        bench.run(4.9, client)
+        assert client.say(kind, episode=3)["answer"] == "waiting"
+        bench.run(0.2, client)
+        assert client.say(kind, episode=3)["answer"] == answer
+    assert len(bench.events("unanswered")) == 2
+    assert bench.keeper.mode == Mode.IDLE
+    assert not bench.arm.sent
+
+
+def test_an_operator_says_no():
+    bench = ServerBench()
+    client = Client(bench).join()
+    client.say("confirm", episode=0)
+    assert "Expected no or yes" in bench.floor.answered("success")
+    bench.floor.answered("no")
+    assert client.say("confirm", episode=0)["answer"] == "no"
+    with pytest.raises(NotArmed):
+        client.say("begin")
+    assert bench.floor.answered("yes") == "Nothing is asked."
+
+
+def test_an_operator_ends_an_episode():
+    bench = ServerBench()
+    client = bench.running()
+    bench.floor.over = True
+    assert client.say("state")["over"]
+
+
+ASKED = st.tuples(
+    st.lists(st.lists(st.floats(-0.3, 0.3), min_size=6, max_size=6), min_size=1, max_size=4),
+    st.sampled_from((0.05, 0.1, 0.2)),
+    st.floats(-0.02, 0.1),
+    st.floats(0.02, 0.8),
+    st.sampled_from(("send", "send", "send", "silence", "hold", "stop", "late", "nan")),
+)
+
+
+@settings(max_examples=15)
+@given(st.lists(ASKED, min_size=1, max_size=6), st.sampled_from((WIDE, Limits())))
+def test_whatever_is_asked_for_no_limit_is_broken(asked, limits):
+    bench = ServerBench(limits)
+    client = bench.running()
+    for steps, spacing, opening, wait, what in asked:
+        chunk = bench.chunk(np.array(steps) * min(1.0, spacing * 1.2), spacing, opening, valid=0.1)
+        try:
+            if what in ("send", "late"):
+                client.send(chunk, **({"sent": bench.now - 0.3} if what == "late" else {}))
+            elif what == "nan":
+                client.send(JointTrajectory(chunk.time, chunk.q * np.nan, chunk.opening, chunk.valid_until))
+            elif what != "silence":
+                client.say(what, reason="test")
+        except RobotError:
+            pass
+        bench.run(wait)
+    bench.check()
