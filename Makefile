@@ -12,7 +12,7 @@ VENV_OPENPI := .venv-openpi
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint format test test-slow test-slurm test-text test-openpi fuzz quickstart quickstart-short showcase bench clean
+.PHONY: help install lint format test test-slow test-slurm test-text test-openpi test-arx fuzz quickstart quickstart-short showcase bench clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,7 +45,7 @@ format: install ## Mend style and format
 	$(BIN)/ruff format .
 
 test: install ## Run the fast tests (5 minutes on two cores)
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -m "not slow and not arx"
 
 test-slow: install ## Run the slow tests: packaging, real training, two processes
 	$(BIN)/pytest -q -m "slow and not slurm"
@@ -59,6 +59,10 @@ test-text: $(VENV_TEXT)/.installed ## Run the tests of CLIP's text encoder, in a
 
 test-openpi: install $(VENV_OPENPI)/.installed ## Ask our policy server with the unchanged client of openpi
 	OPENPI_PYTHON=$(VENV_OPENPI)/bin/python $(BIN)/pytest -q -m openpi tests/test_serving_openpi.py
+
+test-arx: install ## Drive ARX's SDK over a fake CAN bus (needs g++; skipped where there is no wheel of the SDK)
+	-$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e '.[arx]'
+	$(BIN)/pytest -q -m arx tests/arx
 
 fuzz: install ## Feed the decoder of the policy server with broken messages for 10 minutes
 	end=$$(($$(date +%s) + 600)); while [ $$(date +%s) -lt $$end ]; do \

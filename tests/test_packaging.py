@@ -16,7 +16,12 @@ from uva_lightning.commands.extras import EXTRAS, install_command
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-IMPORTED_AS = {"opencv-python-headless": "cv2", "open_clip_torch": "open_clip", "pyzmq": "zmq"}
+IMPORTED_AS = {
+    "arx5-interface": "arx5_interface",
+    "opencv-python-headless": "cv2",
+    "open_clip_torch": "open_clip",
+    "pyzmq": "zmq",
+}
 
 
 def names(requirements: list[str]) -> list[str]:
@@ -30,7 +35,14 @@ def pinned(file: str = "constraints.txt") -> set[str]:
 
 def test_every_direct_dependency_is_pinned():
     extras = PROJECT["optional-dependencies"]
-    direct = [*PROJECT["dependencies"], *extras["sim"], *extras["data"], *extras["torchjd"], *extras["dev"]]
+    direct = [
+        *PROJECT["dependencies"],
+        *extras["sim"],
+        *extras["data"],
+        *extras["torchjd"],
+        *extras["arx"],
+        *extras["dev"],
+    ]
     assert not {name.lower().replace("_", "-") for name in names(direct)} - pinned()
 
 

@@ -7,6 +7,8 @@ EXTRAS = {
     "serve": ("msgpack", "websockets"),
     "arm": ("av", "msgpack", "pyarrow", "zmq"),
     "torchjd": ("torchjd",),
+    "arx": ("arx5_interface",),
+    "lerobot": ("lerobot",),
     "libero": ("h5py", "mujoco", "robosuite", "termcolor"),
 }
 

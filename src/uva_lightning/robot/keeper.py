@@ -216,6 +216,8 @@ class Keeper:
             self._changed = now
         self._last = state
         if state.fault is not None:
+            if self._stands and self.mode not in (Mode.FAULT, Mode.ESTOP):
+                self._eased = np.append(state.q, self._tracker.place[-1])  # it has let go; go on from where it is
             self._fail(f"The arm complains: {state.fault}")
         elif now - self._changed > self.watchdogs.state_age:
             self._fail(f"The arm's measurements are frozen for {now - self._changed:.2f} s")
