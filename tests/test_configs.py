@@ -18,7 +18,7 @@ from uva_lightning.commands.training import UVACLI, TrainingParser
 from uva_lightning.demos import write_demos
 
 CONFIGS = sorted(name for name in shipped() if "/" not in name)
-EMBEDDED = ["quickstart.yaml", "showcase.yaml"]
+EMBEDDED = ["block_push.yaml", "quickstart.yaml", "showcase.yaml"]
 OWN = ["lerobot.yaml"]
 MIXED = ["human_video.yaml", "mixture.yaml"]
 PAPER = [name for name in CONFIGS if name not in (*EMBEDDED, *OWN, *MIXED)]

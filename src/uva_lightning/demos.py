@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,14 +36,30 @@ BYTES_PER_EPISODE = 70_000
 """Rough size of an episode on disk, for the message about a full disk."""
 
 
+@runtime_checkable
+class Demonstrable(Protocol):
+    """An environment with a scripted expert; ``recorded`` and ``recorded_once`` name what is kept of its ``info``."""
+
+    recorded: ClassVar[tuple[str, ...]]
+    recorded_once: ClassVar[tuple[str, ...]]
+
+    def demonstrate(self, candidates: int, seed: int) -> Iterator[tuple[float, float]]:
+        """Yield targets of the agent without end; the caller steps by each and stops when content."""
+        ...
+
+    def render(self) -> NDArray[np.uint8]:
+        """Draw the scene."""
+        ...
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What an episode follows from, as stored in ``meta.json``.
 
     Args:
-        env: Environment, ``pusht`` or ``pusht_m``.
+        env: Environment: ``pusht``, ``pusht_m`` or ``block_push``.
         seed: Seed of the first episode.
-        candidates: Pushes that the expert tries before each decision.
+        candidates: Pushes that Push-T's expert tries before each decision; that of block pushing tries none.
     """
 
     env: str
@@ -71,15 +87,15 @@ def write_demos(
     """Record episodes, on all cores; finished ones in the folder are kept.
 
     Args:
-        env: Environment, ``pusht`` or ``pusht_m``.
+        env: Environment: ``pusht``, ``pusht_m`` or ``block_push``.
         out: Folder, made where absent.
         episodes: Number of episodes in the folder afterwards.
         seed: Seed of the first episode.
         workers: Processes; all cores where left out.
-        candidates: Pushes that the expert tries before each decision.
+        candidates: Pushes that Push-T's expert tries before each decision; that of block pushing tries none.
 
     Returns:
-        Counts of episodes; only solved ones (coverage above 0.95) are stored.
+        Counts of episodes; only solved ones are stored.
 
     Raises:
         ValueError: The folder holds demonstrations of another recipe, or a number is out of range.
@@ -111,31 +127,30 @@ def episode_path(folder: Path, number: int) -> Path:
 
 
 def play(recipe: Recipe, number: int) -> dict[str, NDArray[Any]]:
-    """Play one episode; ``frames[i]``, ``agent[i]`` and ``block[i]`` precede ``action[i]``, ``reward[i]`` follows it.
+    """Play one episode; ``frames[i]``, ``agent[i]`` and the like precede ``action[i]``, ``reward[i]`` follows it.
 
     Returns:
-        ``action`` f32[T, 2] and ``agent`` f32[T, 2] in px, ``block`` f32[T, 3] and ``goal`` f32[3] (x, y in px, angle
-        in rad), ``reward`` f32[T], ``frames`` u8[T, 96, 96, 3], ``seed`` i64.
+        ``action`` f32[T, 2] and ``agent`` f32[T, 2] in px, ``reward`` f32[T], ``frames`` u8[T, 96, 96, 3], ``seed``
+        i64, and what the environment records: for Push-T ``block`` f32[T, 3] and ``goal`` f32[3] (x, y in px, angle in
+        rad), for block pushing ``blocks`` f32[T, 2, 3].
 
     Raises:
-        ValueError: The expert solved none of 20 starts.
+        ValueError: The environment has no expert, or the expert solved none of 20 starts.
     """
     from uva_lightning import envs
-    from uva_lightning.envs.pusht import PushT
-    from uva_lightning.envs.pusht_expert import PushTExpert
 
     env = envs.make(recipe.env)
     game = env.unwrapped
-    if not isinstance(game, PushT):
-        raise ValueError(f"There is no expert for '{recipe.env}', only for pusht and pusht_m.")
+    if not isinstance(game, Demonstrable):
+        raise ValueError(f"There is no expert for '{recipe.env}', expected an environment with 'demonstrate'.")
     for attempt in range(MAX_TRIES):
         seed = recipe.seed + number + attempt * RETRY_STRIDE
         observation, info = env.reset(seed=seed)
-        goal = np.array(info["goal"], dtype=np.float32)
         rows: list[dict[str, Any]] = []
-        for target in PushTExpert(recipe.candidates, seed).targets(game.world):
+        for target in game.demonstrate(recipe.candidates, seed):
             action = np.array(target, dtype=np.float32)
-            row = {"action": action, "agent": observation["agent"], "block": info["block"], "frames": game.render()}
+            row = {"action": action, **observation, **{name: info[name] for name in game.recorded}}
+            row["frames"] = game.render()
             observation, reward, solved, out_of_time, info = env.step(action)
             rows.append({**row, "reward": reward})
             if solved or out_of_time:
@@ -143,7 +158,8 @@ def play(recipe: Recipe, number: int) -> dict[str, NDArray[Any]]:
         if solved and len(rows) >= MIN_STEPS:
             arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
             floats = {name: value.astype(np.float32) for name, value in arrays.items() if name != "frames"}
-            return {**floats, "frames": arrays["frames"], "goal": goal, "seed": np.array(seed, dtype=np.int64)}
+            once = {name: np.array(info[name], dtype=np.float32) for name in game.recorded_once}
+            return {**floats, "frames": arrays["frames"], **once, "seed": np.array(seed, dtype=np.int64)}
     raise ValueError(
         f"The expert solved none of {MAX_TRIES} starts of episode {number} with {recipe.candidates} candidates; "
         "expected one; raise candidates to 100."

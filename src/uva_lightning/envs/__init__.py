@@ -1,12 +1,15 @@
 """Simulators behind one gymnasium interface, by name: ``make("pusht")``.
 
-Importing this package registers ``uva_lightning/pusht`` and ``uva_lightning/pusht_m`` with gymnasium; the physics are
-imported when an environment is made.
+Importing this package registers them with gymnasium, such as ``uva_lightning/pusht``; the physics are imported when an
+environment is made.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 try:
@@ -17,15 +20,54 @@ except ImportError as error:  # pragma: no cover - depends on the installation
     ) from error
 
 NAMESPACE = "uva_lightning/"
-ENVS: dict[str, dict[str, Any]] = {"pusht": {"random_goal": False}, "pusht_m": {"random_goal": True}}
-"""Environments by name, with the arguments that make the variant."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An environment.
+
+    Args:
+        kind: Its class, ``module:Class`` in this package.
+        max_steps: Length limit of an episode in control steps.
+        arguments: What makes the variant.
+        score: Makes the reward that a planner reads off imagined frames, ``module:Class``; None where the goal differs
+            between episodes.
+        score_arguments: Its arguments.
+    """
+
+    kind: str
+    max_steps: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    score: str | None = None
+    score_arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
 MAX_STEPS = 300
 """Length limit of a Push-T episode in control steps, as in Diffusion Policy."""
+BLOCK_PUSH_STEPS = 200
+"""Length limit of an episode of block pushing; the expert needs 53 to 85 control steps for both blocks."""
 
-for _name, _arguments in ENVS.items():
+
+def _block_push(block: str, square: str) -> Entry:
+    asked = {"goal": f"{block}-{square}"}
+    return Entry("block_push:BlockPush", BLOCK_PUSH_STEPS, asked, "block_push_goal:BlockPushGoal", asked)
+
+
+ENVS: dict[str, Entry] = {
+    "pusht": Entry("pusht:PushT", MAX_STEPS, {"random_goal": False}, "pusht_goal:PushTGoal"),
+    "pusht_m": Entry("pusht:PushT", MAX_STEPS, {"random_goal": True}),
+    "block_push": Entry("block_push:BlockPush", BLOCK_PUSH_STEPS),
+    **{f"block_push_{block}{square}".lower(): _block_push(block, square) for block in "RG" for square in "RG"},
+}
+"""Environments by name; ``block_push`` asks for all, ``block_push_rg`` for the red block in the green square."""
+
+for _name, _entry in ENVS.items():
     if NAMESPACE + _name not in gym.registry:
         gym.register(
-            NAMESPACE + _name, "uva_lightning.envs.pusht:PushT", max_episode_steps=MAX_STEPS, kwargs=_arguments
+            NAMESPACE + _name,
+            f"{__name__}.{_entry.kind}",
+            max_episode_steps=_entry.max_steps,
+            kwargs=dict(_entry.arguments),
         )
 
 
@@ -33,7 +75,7 @@ def make(name: str, image_size: int = 96) -> gym.Env[Any, Any]:
     """Make an environment with its time limit.
 
     Args:
-        name: ``pusht`` or ``pusht_m``, with or without the prefix ``uva_lightning/``.
+        name: One of ``ENVS``, with or without the prefix ``uva_lightning/``.
         image_size: Side of the rendered picture in pixels.
 
     Raises:
@@ -54,8 +96,8 @@ def goal_score(name: str) -> Any:
     Raises:
         ValueError: The environment has none, since its goal differs between episodes.
     """
-    from uva_lightning.envs.pusht_goal import PushTGoal
-
-    if ENVS.get(name, {}).get("random_goal", True):
+    entry = ENVS.get(name)
+    if entry is None or entry.score is None:
         raise ValueError(f"'{name}' has no fixed goal to score imagined frames by; pass a score of your own.")
-    return PushTGoal()
+    module, kind = entry.score.split(":")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), kind)(**entry.score_arguments)

@@ -7,7 +7,8 @@ goal is fixed (Push-T) or drawn for each episode (Push-T-M); the draw follows th
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -15,6 +16,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from uva_lightning.envs.pusht_draw import draw
+from uva_lightning.envs.pusht_expert import PushTExpert
 from uva_lightning.envs.pusht_world import CONTROL_HZ, GOAL, WORLD_SIZE, PushTWorld, Snapshot
 
 SUCCESS_COVERAGE = 0.95
@@ -43,6 +45,8 @@ class PushT(gym.Env[Any, Any]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}
+    recorded: ClassVar[tuple[str, ...]] = ("block",)
+    recorded_once: ClassVar[tuple[str, ...]] = ("goal",)
 
     def __init__(self, image_size: int = 96, random_goal: bool = False, render_mode: str | None = "rgb_array") -> None:
         if image_size < 1:
@@ -98,6 +102,10 @@ class PushT(gym.Env[Any, Any]):
     def render(self) -> NDArray[np.uint8]:
         """Draw the scene: u8[image_size, image_size, 3], RGB, without a mark of the action."""
         return draw(self.world.agent_position, self.world.block_pose, self.world.goal, self.image_size)
+
+    def demonstrate(self, candidates: int, seed: int) -> Iterator[tuple[float, float]]:
+        """Let the scripted expert play on; it tries so many pushes before each decision."""
+        return PushTExpert(candidates, seed).targets(self.world)
 
     def snapshot(self) -> Snapshot:
         """Remember the present state, for a planner or an expert that tries actions."""

@@ -1,5 +1,7 @@
 """Physics of Push-T: a round agent pushes a T-shaped block on a plane of 512 px, as in Diffusion Policy.
 
+``PushWorld`` is what other pushing tasks share: the plane, its walls and the agent.
+
 Positions are in px (x right, y down), angles in rad, times in s. The numbers and the order of the arithmetic are those
 of Diffusion Policy's ``pusht_env`` (Chi et al., 2023), so that its 206 recorded episodes replay to within rounding.
 """
@@ -7,7 +9,8 @@ of Diffusion Policy's ``pusht_env`` (Chi et al., 2023), so that its 206 recorded
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,10 +72,10 @@ def place(points: NDArray[np.float64], pose: tuple[float, float, float]) -> NDAr
     return points @ np.array([[cos, sin], [-sin, cos]]) + pose[:2]
 
 
-class PushTWorld:
-    """A plane with walls, agent and block; ``goal`` is the pose that ``coverage`` compares the block with."""
+class PushWorld(ABC):
+    """A plane with walls, and an agent that is pulled to a target; a task adds what is pushed."""
 
-    def __init__(self, goal: tuple[float, float, float] = GOAL) -> None:
+    def __init__(self) -> None:
         self.space = pymunk.Space()
         self.space.gravity = (0, 0)
         self.space.damping = 0.0
@@ -80,6 +83,36 @@ class PushTWorld:
         self.agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
         self.agent.position = (256, 400)
         self.space.add(self.agent, pymunk.Circle(self.agent, AGENT_RADIUS))
+
+    def advance(self, x: float, y: float) -> None:
+        """Pull the agent towards a target in px for one control step of 0.1 s."""
+        agent, space = self.agent, self.space
+        for _ in range(_SUBSTEPS):
+            p, v = agent.position, agent.velocity
+            pull_x = STIFFNESS * (x - p.x) - DAMPING * v.x
+            pull_y = STIFFNESS * (y - p.y) - DAMPING * v.y
+            agent.velocity = (v.x + pull_x * PHYSICS_DT, v.y + pull_y * PHYSICS_DT)
+            space.step(PHYSICS_DT)
+
+    @property
+    def agent_position(self) -> tuple[float, float]:
+        """Agent x, y in px."""
+        return self.agent.position.x, self.agent.position.y
+
+    @abstractmethod
+    def snapshot(self) -> Any:
+        """Remember the present state."""
+
+    @abstractmethod
+    def restore(self, snapshot: Any) -> None:
+        """Return to a remembered state."""
+
+
+class PushTWorld(PushWorld):
+    """A plane with walls, agent and block; ``goal`` is the pose that ``coverage`` compares the block with."""
+
+    def __init__(self, goal: tuple[float, float, float] = GOAL) -> None:
+        super().__init__()
         # Diffusion Policy takes the inertia of the bar for the stem too; the recorded motions depend on it.
         self.block = pymunk.Body(1, 2 * pymunk.moment_for_poly(1, BAR))
         bar, stem = pymunk.Poly(self.block, BAR), pymunk.Poly(self.block, STEM)
@@ -103,21 +136,6 @@ class PushTWorld:
         self.block.position = block[:2]
         self.block.angle = block[2]
         self.space.step(PHYSICS_DT)
-
-    def advance(self, x: float, y: float) -> None:
-        """Pull the agent towards a target in px for one control step of 0.1 s."""
-        agent, space = self.agent, self.space
-        for _ in range(_SUBSTEPS):
-            p, v = agent.position, agent.velocity
-            pull_x = STIFFNESS * (x - p.x) - DAMPING * v.x
-            pull_y = STIFFNESS * (y - p.y) - DAMPING * v.y
-            agent.velocity = (v.x + pull_x * PHYSICS_DT, v.y + pull_y * PHYSICS_DT)
-            space.step(PHYSICS_DT)
-
-    @property
-    def agent_position(self) -> tuple[float, float]:
-        """Agent x, y in px."""
-        return self.agent.position.x, self.agent.position.y
 
     @property
     def block_pose(self) -> tuple[float, float, float]:
