@@ -37,6 +37,10 @@ class Actions(FittedOnBatches):
     def decode(self, action: Tensor, state: Mapping[str, Tensor], source: Tensor | None = None) -> Tensor:
         """Undo ``encode`` for what heads denoise, f32[b, h, a]."""
 
+    @abstractmethod
+    def of(self, name: str | None) -> ActionSpace:
+        """Give the action space of one data set, by its name in a mixture."""
+
     def valid(self, source: Tensor | None) -> Tensor | None:
         """Tell which numbers of its actions each sample really has, bool[b, a]; None where all have all."""
         return None
@@ -55,6 +59,10 @@ class ActionSpace(Actions):
 
     def __init__(self, normalizer: Normalizer, relative_to: str | None = None, place: Normalizer | None = None) -> None:
         self.normalizer, self.relative_to, self.place = normalizer, relative_to, place
+
+    def of(self, name: str | None) -> ActionSpace:
+        """There is no mixture: this one."""
+        return self
 
     def shown(self, action_dim: int) -> int:
         """See the base class."""

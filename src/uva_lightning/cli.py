@@ -24,6 +24,10 @@ COMMANDS = {
     "demos": ("uva_lightning.demos:write_demos", "write demonstrations with a scripted expert"),
     "cache": ("uva_lightning.commands.cache:cache", "encode a data set once, into shards that training reads"),
     "distill": ("uva_lightning.commands.distill:distill", "make a head of a checkpoint sample in one step"),
+    "replay": (
+        "uva_lightning.commands.replay:replay",
+        "replay demonstrations in their simulator, to find what is flipped or shifted",
+    ),
     "rollout": ("uva_lightning.commands.rollout:rollout", "run a checkpoint in simulated environments"),
     "serve": (
         "uva_lightning.commands.serve:serve",

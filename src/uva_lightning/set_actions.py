@@ -61,6 +61,16 @@ class SetActions(Actions):
         self._unfitted: dict[int, ActionSpace] = {}
         self._valid = torch.arange(self._width) < widths[:, None]  # bool[sets, a]
 
+    def of(self, name: str | None) -> ActionSpace:
+        """See the base class.
+
+        Raises:
+            ValueError: It has no actions, or is not named.
+        """
+        if name is None or name not in self.spaces:
+            raise ValueError(f"No data set '{name}' has actions, only {', '.join(self.spaces)}; choose with --set.")
+        return self.spaces[name]
+
     def shown(self, action_dim: int) -> int:
         """See the base class."""
         return max((space.shown(action_dim) for space in self.spaces.values()), default=action_dim)

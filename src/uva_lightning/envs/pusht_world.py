@@ -142,9 +142,9 @@ class PushTWorld(PushWorld):
         """Block x, y in px and angle in rad, in [0, 2 pi)."""
         return self.block.position.x, self.block.position.y, self.block.angle % (2 * math.pi)
 
-    def coverage(self) -> float:
-        """Share of the goal area that the block covers, in [0, 1]."""
-        block = shapely.Polygon(place(OUTLINE, self.block_pose))
+    def coverage(self, pose: tuple[float, float, float] | None = None) -> float:
+        """Share of the goal area that the block covers, in [0, 1]; at another pose if one is given."""
+        block = shapely.Polygon(place(OUTLINE, self.block_pose if pose is None else pose))
         return float(self._goal_shape.intersection(block).area / self._goal_shape.area)
 
     def snapshot(self) -> Snapshot:
