@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from uva_lightning.benchmarks.decisions import flops
+from uva_lightning.policy.packed import PackedLinear, packs
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def config(tiny_run, tmp_path):
     return tiny_run(tmp_path / "run", 1)
 
 
-@pytest.mark.parametrize(("options", "stages"), [([], ("action head",)), (["--video=true"], ("video head", "decode"))])
+@pytest.mark.parametrize(("options", "stages"), [([], ("action head",)), (["--video=2"], ("video head", "decode"))])
 def test_every_stage_is_timed_and_the_plain_path_beside_it(uva, config, tmp_path, options, stages):
     file = tmp_path / "out" / "policy.json"
     command = [
@@ -25,15 +26,14 @@ def test_every_stage_is_timed_and_the_plain_path_beside_it(uva, config, tmp_path
         "--experiment",
         config,
         "--repeats=2",
-        "--iterations=2",
         f"--json={file}",
         "--steps=4",
     ]
-    status, out, complaint = uva(*command, "--baseline=true", "--baseline_repeats=1", "--batch=2", *options)
+    status, out, complaint = uva(*command, "--baseline=true", "--batch=2", *options)
     assert status == 0, complaint
     said = json.loads(file.read_text())
     assert set(said["fast"]["warm_ms"]) >= {"encode", "trunk", "other", "total", *stages}
-    assert (said["fast"]["calls"], said["plain"]["calls"], said["batch"], said["weights"]) == (2, 1, 2, "random")
+    assert (said["fast"]["calls"], said["plain"]["calls"], said["batch"], said["weights"]) == (2, 2, 2, "random")
     total, plain = said["fast"]["warm_ms"]["total"], said["plain"]["warm_ms"]["total"]
     assert 0 < total["p50"] <= total["p95"] <= total["p99"]
     assert said["speedup"] == pytest.approx(plain["p50"] / total["p50"])
@@ -66,14 +66,22 @@ def test_what_cannot_work_is_refused_before_the_work(uva, monkeypatch, option, s
     assert said in complaint
 
 
-@pytest.mark.parametrize("name", ["batch", "repeats", "iterations", "execute", "baseline_repeats"])
-def test_impossible_numbers_are_refused(uva, name):
-    status, _, complaint = uva("bench", "policy", f"--{name}=0")
+@pytest.mark.parametrize(("name", "least"), [("batch", 1), ("repeats", 1), ("execute", 1), ("video", 0)])
+def test_impossible_numbers_are_refused(uva, name, least):
+    status, _, complaint = uva("bench", "policy", f"--{name}={least - 1}")
     assert status == 2
-    assert f"{name} is 0, expected at least 1" in complaint
+    assert f"{name} is {least - 1}, expected at least {least}" in complaint
 
 
 def test_attention_counts_too():
     query = torch.randn(1, 2, 8, 4)
     assert flops(lambda: nn.functional.scaled_dot_product_attention(query, query, query)) == 4 * 2 * 8 * 8 * 4
     assert flops(lambda: nn.functional.linear(torch.randn(3, 5), torch.randn(7, 5))) == 2 * 3 * 5 * 7
+
+
+@pytest.mark.skipif(not packs(torch.bfloat16, torch.device("cpu")), reason="needs a CPU that multiplies bfloat16")
+def test_packed_layers_count_as_others():
+    layer = nn.Linear(64, 32).bfloat16()
+    x = torch.randn(3, 64).bfloat16()
+    with torch.no_grad():
+        assert flops(lambda: PackedLinear(layer)(x)) == flops(lambda: layer(x)) == 2 * 3 * 64 * 32

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -13,11 +13,13 @@ from uva_lightning.datamodules.windows import Window
 from uva_lightning.model.fitted import fit_together
 from uva_lightning.model.heads.aggregate import ConvFC, TokenMLP
 from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, VideoHead
+from uva_lightning.model.heads.consistency import Consistency
 from uva_lightning.model.heads.diffusion import DDIM, GaussianDiffusion
 from uva_lightning.model.heads.flow import FlowMatching
 from uva_lightning.model.streams import Prefix, Stream
 from uva_lightning.model.tokenizers.kl_vae import KLVAE
 from uva_lightning.model.transformer import LatentTransformer
+from uva_lightning.policy.committed import Rest
 from uva_lightning.policy.engine import FastEngine, Trunk, snapshot
 from uva_lightning.policy.policy import UVAPolicy
 from uva_lightning.types import Tokens, Visible
@@ -27,7 +29,10 @@ NETWORK = {"width": 32, "depth": 1}
 SAMPLERS = {
     "ancestral": (partial(GaussianDiffusion, clip=1.0, **NETWORK), 10),
     "ddim": (partial(GaussianDiffusion, update=DDIM(), clip=1.0, **NETWORK), "ddim10"),
+    "dpm": (partial(GaussianDiffusion, clip=1.0, **NETWORK), "dpm8"),
     "flow": (partial(FlowMatching, **NETWORK), 4),
+    "one step": (partial(Consistency, **NETWORK), 1),
+    "consistency": (partial(Consistency, **NETWORK), 3),
 }
 ACTIONS = np.random.default_rng(6).uniform(100, 400, (2, 16, 2)).astype(np.float32)
 FUTURE = {"top": np.random.default_rng(5).integers(0, 256, (2, 4, 96, 96, 3), dtype=np.uint8)}
@@ -51,7 +56,7 @@ FUNCTIONS = {
 
 @pytest.fixture(scope="module")
 def make(tiny_data, tiny_module):
-    """Give a function that makes a model with text, past actions and the denoiser of a name."""
+    """Give a function that makes a model with text, past actions and the denoiser of a name, each one once."""
     window = Window(4, past_action=True)
     data, spec = tiny_data(window=window), tiny_data(window=window, text=RandomInstructions()).spec
     data.setup("fit")
@@ -78,7 +83,8 @@ def make(tiny_data, tiny_module):
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng)
         return module.eval()
 
-    return build
+    usual = cache(build)
+    return lambda sampler, **options: build(sampler, **options) if options else usual(sampler)
 
 
 def run(policy, function):
@@ -111,12 +117,20 @@ def test_fast_is_plain(make, name, sampler):
         assert plain.std() > 10
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_fast_is_plain_in_half_precision(make, sampler):
+def continued(policy):
+    rests = [Rest(ACTIONS[row, :8], 3) for row in range(2)]
+    return policy.act(committed=rests).actions
+
+
+HALF = [*((sampler, "act", FUNCTIONS["act"]) for sampler in SAMPLERS), ("flow", "continued", continued)]
+
+
+@pytest.mark.parametrize(("sampler", "name", "function"), HALF, ids=lambda value: value if type(value) is str else "")
+def test_fast_is_plain_in_half_precision(make, sampler, name, function):
     module = make(sampler)
     policies = [UVAPolicy(module, torch.bfloat16, embed=EMBED, fast=fast) for fast in (True, False)]
-    exact = run(UVAPolicy(module, torch.float32, embed=EMBED), FUNCTIONS["act"])
-    fast, plain = (run(policy, FUNCTIONS["act"]) for policy in policies)
+    exact = run(UVAPolicy(module, torch.float32, embed=EMBED), function)
+    fast, plain = (run(policy, function) for policy in policies)
     rounding = np.abs(plain - exact).max()
     assert 0 < rounding < 60  # px of 512
     assert np.abs(fast - plain).max() <= 2 * rounding

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -138,7 +139,10 @@ def measure(
 
 def flops(call: Callable[[], object]) -> int:
     """Count the FLOPs of matrix products and convolutions of a call."""
-    own = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+    own = {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+        torch.ops.mkldnn._linear_pointwise: _product,
+    }
     with FlopCounterMode(display=False, custom_mapping=own) as counter:
         call()
     return int(counter.get_total_flops())
@@ -147,6 +151,11 @@ def flops(call: Callable[[], object]) -> int:
 def _attention(query: Any, key: Any, value: Any, *rest: Any, out_shape: Any = None, **options: Any) -> int:
     """FLOPs of attention on the CPU, which torch does not count; takes shapes."""
     return int(sdpa_flop_count(query, key, value))
+
+
+def _product(x: Any, weight: Any, *rest: Any, out_shape: Any = None, **options: Any) -> int:
+    """FLOPs of a packed linear layer, which torch does not count; takes shapes."""
+    return 2 * math.prod(x) * int(weight[0])
 
 
 def _timed(policy: UVAPolicy, call: Callable[[UVAPolicy], object]) -> dict[str, float]:

@@ -23,6 +23,7 @@ from uva_lightning.results import write_json
 
 FAST, PLAIN = "fast", "plain"
 PLAIN_STEPS = 100
+PLAIN_CALLS = 3
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TYPED = dict[str, Any]
 
@@ -33,15 +34,12 @@ def bench_policy(
     batch: int = 1,
     repeats: int = 10,
     steps: int | str = 16,
-    video: bool = False,
-    video_steps: int | str = 16,
-    iterations: int = 8,
+    video: int = 0,
     execute: int = 8,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     device: str = "cpu",
     compile: bool = False,
     baseline: bool = False,
-    baseline_repeats: int = 3,
     json: Path | None = None,
 ) -> None:
     """Measure decisions of a policy: cold and warm, p50, p95 and p99 of each stage, beside the table of the paper.
@@ -53,43 +51,43 @@ def bench_policy(
         experiment: Config whose model is built where there is no checkpoint; KL-16 gets random weights too.
         batch: Environments in one call.
         repeats: Warm calls.
-        steps: Denoising steps of the action head.
-        video: Measure video generation instead of decisions.
-        video_steps: Denoising steps of the video head.
-        iterations: Rounds of video generation.
+        steps: Denoising steps of the heads.
+        video: Rounds of video generation, such as 8, which is then measured; 0 measures decisions.
         execute: Control steps between two decisions.
         dtype: Of the matrix products; auto takes bfloat16 where the processor has it.
         device: Where the model runs.
         compile: Compile for fixed shapes first.
-        baseline: Run the plain path in turns with it: float32, every frame of the history encoded in each call, 100
-            denoising steps, nothing kept; and give the ratio.
-        baseline_repeats: Warm calls of the plain path.
+        baseline: Run the plain path in turns with it, at most three warm calls: float32, every frame of the history
+            encoded in each call, 100 denoising steps, nothing kept; and give the ratio.
         json: File for the numbers; speedup is the ratio of the medians.
     """
-    numbers = {"batch": batch, "repeats": repeats, "iterations": iterations, "execute": execute}
-    for name, value in {**numbers, "baseline_repeats": baseline_repeats}.items():
-        if value < 1:
-            raise UserError(f"{name} is {value}, expected at least 1; set --{name}.")
+    for name, (value, least) in {
+        "batch": (batch, 1),
+        "repeats": (repeats, 1),
+        "execute": (execute, 1),
+        "video": (video, 0),
+    }.items():
+        if value < least:
+            raise UserError(f"{name} is {value}, expected at least {least}; set --{name}.")
     if json is not None:
         check_writable(json)
     where = chosen_device(device)
     module = (random_model(experiment) if ckpt is None else load_module(ckpt)[0]).to(where).eval()
     chosen = native_dtype(module.device) if dtype == "auto" else DTYPES[dtype]
-    taken = {"action": steps, "video": video_steps}
-    fast = UVAPolicy(module, chosen, steps=taken, compile=compile)
+    fast = UVAPolicy(module, chosen, steps={"action": steps, "video": steps}, compile=compile)
     runs = [Run(FAST, fast), *([Run(PLAIN, plain_policy(module))] if baseline else [])]
     scene = Scene(fast, batch, instruction_of(fast))
 
     def call(policy: UVAPolicy) -> object:
-        return policy.imagine(iterations=iterations) if video else policy.act()
+        return policy.imagine(iterations=video) if video else policy.act()
 
-    measure(runs, call, scene, execute, {FAST: repeats, PLAIN: baseline_repeats})
+    measure(runs, call, scene, execute, {FAST: repeats, PLAIN: min(repeats, PLAIN_CALLS)})
     settings = {
         "weights": "random" if ckpt is None else str(ckpt),
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
-        "function": f"video generation in {iterations} rounds" if video else "one chunk of actions",
+        "function": f"video generation in {video} rounds" if video else "one chunk of actions",
         "batch": batch,
-        "steps": {name: str(count) for name, count in taken.items()},
+        "steps": str(steps),
         "execute": execute,
         "dtype": str(chosen).removeprefix("torch."),
         "device": where,
@@ -160,4 +158,4 @@ def shown(runs: list[Run], said: TYPED) -> str:
 
 def _how(said: TYPED) -> str:
     compiled = ", compiled" if said["compiled"] else ""
-    return f"{said['dtype']}, {said['steps']['action']} steps of actions, {said['steps']['video']} of video{compiled}"
+    return f"{said['dtype']}, {said['steps']} denoising steps{compiled}"

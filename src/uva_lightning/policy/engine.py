@@ -15,9 +15,11 @@ from uva_lightning.model.streams import Stream
 from uva_lightning.model.tokenizers.base import Tokenizer
 from uva_lightning.model.transformer import LatentTransformer
 from uva_lightning.module import UVAModule
+from uva_lightning.policy.packed import pack, packs
 from uva_lightning.types import Tokens, Visible
 
 Part = TypeVar("Part", bound=nn.Module)
+PICTURE_AXES = 4
 _PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 """Layers whose weights autocast casts at each use."""
 
@@ -80,6 +82,9 @@ class FastEngine(Engine):
         self._trunk = Trunk(snapshot(module.transformer, dtype))
         self._heads = {name: snapshot(cast(Head, head), dtype) for name, head in module.heads.items()}
         self._tokenizer = module.tokenizer.in_use(dtype)
+        if packs(dtype, module.device) and not compile:
+            for part in (*self._trunk.blocks, *self._heads.values()):
+                pack(part)
         if compile:
             graphs = "reduce-overhead" if module.device.type == "cuda" else None
             self._trunk.compile(graphs)
@@ -126,6 +131,11 @@ class Trunk:
         """Streams by modality."""
         return self.inner.streams
 
+    @property
+    def blocks(self) -> tuple[nn.Module, nn.Module]:
+        """What most of the arithmetic is in."""
+        return self.inner.encoder, self.inner.decoder
+
     def compile(self, mode: str | None) -> None:
         """Compile for fixed shapes.
 
@@ -170,7 +180,10 @@ def snapshot(part: Part, dtype: torch.dtype) -> Part:
         for layer in part.modules():
             if isinstance(layer, _PRODUCTS):
                 for parameter in layer.parameters(recurse=False):
-                    memo[id(parameter)] = nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
+                    pictures = parameter.ndim == PICTURE_AXES and isinstance(layer, nn.Conv2d)
+                    order = torch.channels_last if pictures else torch.preserve_format
+                    cast_once = parameter.detach().to(dtype, memory_format=order)
+                    memo[id(parameter)] = nn.Parameter(cast_once, requires_grad=False)
     return deepcopy(part, memo).eval()
 
 

@@ -21,6 +21,7 @@ from uva_lightning.model.tokenizers.kl16 import SCALE
 PIXEL_HALF = 127.5
 LOG_VARIANCE = (-30.0, 20.0)
 BLOCK = 16
+"""Frames that go through the autoencoder at once."""
 
 
 class KLVAE(Tokenizer):
@@ -57,7 +58,7 @@ class KLVAE(Tokenizer):
             .eval()
             .requires_grad_(False)
         )
-        self.channels = int(self.vae.config["latent_channels"])
+        self.channels, self.block = int(self.vae.config["latent_channels"]), BLOCK
         self.stride = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
     @property
@@ -78,7 +79,7 @@ class KLVAE(Tokenizer):
     def encode(self, frames: Tensor) -> Tensor:
         """Encode u8[..., H, W, 3] to mean and log-variance, f32[..., s, 2c]."""
         lead = frames.shape[:-3]
-        moments = [self._encode_block(block) for block in frames.reshape(-1, *frames.shape[-3:]).split(BLOCK)]
+        moments = [self._encode_block(block) for block in frames.reshape(-1, *frames.shape[-3:]).split(self.block)]
         return torch.cat(moments).unflatten(0, lead)
 
     def sample(self, moments: Tensor, normal: Normal | None = None) -> Tensor:
@@ -101,18 +102,26 @@ class KLVAE(Tokenizer):
         """See the base class; pictures come back in the size of the data, not in the autoencoder's."""
         lead, (rows, _) = latents.shape[:-2], self.grid(self.image_size)
         z = rearrange(latents.reshape(-1, *latents.shape[-2:]).float() / self.scale, "n (y x) c -> n c y x", y=rows)
-        images = torch.cat([self.vae.decode(self._ready(block)).sample.float() for block in z.split(BLOCK)])
+        images = torch.cat([self.vae.decode(self._ready(block)).sample.float() for block in z.split(self.block)])
         if images.shape[-1] != image_size:
             images = functional.interpolate(images, (image_size, image_size), mode="bilinear", antialias=True)
         pixels = ((images + 1) * PIXEL_HALF).round().clamp(0, 2 * PIXEL_HALF).to(torch.uint8)
         return rearrange(pixels, "n c y x -> n y x c").unflatten(0, lead)
 
     def in_use(self, dtype: torch.dtype) -> KLVAE:
-        """Give one that computes in ``dtype`` with channels last, which is how convolutions are fastest."""
+        """Give one that computes in ``dtype`` with channels last, which is how convolutions are fastest.
+
+        On a CPU frames go through it one by one: what a layer gives of two frames of 256 px has 32 MiB in bfloat16,
+        from where on the allocator takes new pages from the system every time, which costs as much as the arithmetic.
+        """
         other = copy(self)
+        other.block = 1 if self.vae.device.type == "cpu" else BLOCK
         other.vae = deepcopy(self.vae)
         # that of diffusers warns of parts that are to stay in float32, of which there are none
         nn.Module.to(other.vae, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for layer in other.vae.modules():
+            if isinstance(layer, nn.SiLU):  # what it gets, a normalisation's output, nothing else reads
+                layer.inplace = True
         return other
 
     def fingerprint(self) -> str:
