@@ -32,8 +32,9 @@ def proposals_of(policy, seen, count):
     """All proposals of one decision, f32[k, b, h, a]: each is taken when it alone is promising."""
     made = []
     for number in range(count):
-        policy.reset(1)
-        made.append(policy.plan(seen, lambda _, f, k=number: 99.0 * np.eye(count)[:, [k] * f["top"].shape[1]], count))
+        planner = Planner(policy, lambda _, f, k=number: 99.0 * np.eye(count)[:, [k] * f["top"].shape[1]], count)
+        planner.reset(1)
+        made.append(planner.act(seen))
     return np.stack(made)
 
 
@@ -48,8 +49,9 @@ def test_the_best_proposal_is_taken(module):
         assert frames["top"].shape == (proposals, samples, 2, 96, 96, 3)
         return 9 * np.eye(proposals)[:, wanted]
 
-    policy.reset(1)
-    assert policy.plan(seen, score, proposals) == pytest.approx(every[wanted, range(samples)], abs=1e-3)
+    planner = Planner(policy, score, proposals)
+    planner.reset(1)
+    assert planner.act(seen) == pytest.approx(every[wanted, range(samples)], abs=1e-3)
     assert len({tuple(np.round(chunk[0], 2)) for chunk in every[:, 0]}) == proposals
 
 
@@ -60,7 +62,7 @@ def test_the_first_proposal_is_what_the_policy_would_do(module):
     assert every[0] == pytest.approx(policy.act(seen), abs=1e-3)
 
 
-@pytest.mark.parametrize("options", [{}, {"margin": math.inf}])
+@pytest.mark.parametrize("options", [{"margin": 6.0}, {"margin": math.inf}])
 def test_a_lead_below_the_margin_keeps_the_most_typical_proposal(module, options):
     count, seen = 6, observation(2)
     policy = WindowPolicy(module, seed=1)
@@ -75,7 +77,7 @@ def test_a_lead_below_the_margin_keeps_the_most_typical_proposal(module, options
 
 
 def test_no_proposal_is_refused(module):
-    with pytest.raises(ValueError, match="proposals is 0"):
+    with pytest.raises(ValueError, match="count is 0 proposals"):
         Planner(WindowPolicy(module), lambda past, frames: np.zeros((1, 1)), proposals=0)
 
 

@@ -13,7 +13,9 @@ from uva_lightning.datamodules.instructions import RandomInstructions
 from uva_lightning.datamodules.windows import Window
 from uva_lightning.policy.committed import Rest
 from uva_lightning.policy.contract import ContractError
+from uva_lightning.policy.planner import Planner
 from uva_lightning.policy.policy import UVAPolicy
+from uva_lightning.policy.proposals import Given
 from uva_lightning.policy.windows import WindowPolicy
 
 FRAMES, CHUNK = (2, 96, 96, 3), (16, 2)
@@ -86,7 +88,9 @@ INNER = {
     "imagine": lambda policy, seen: policy.imagine(seen, 0.0, 2)["top"][0],
     "predict_next": lambda policy, seen: policy.predict_next(seen, ACTIONS[None], 0.0, 1)["top"][0],
     "explain": lambda policy, seen: policy.explain(seen, {"top": FUTURE["top"][None]}, 0.0)[0],
-    "plan": lambda policy, seen: policy.plan(seen, first_is_best, np.stack([ACTIONS, ACTIONS + 1])[:, None], 0.0)[0],
+    "plan": lambda policy, seen: Planner(policy, first_is_best, Given(np.stack([ACTIONS, ACTIONS + 1])[:, None])).act(
+        seen
+    )[0],
 }
 
 

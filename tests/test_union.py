@@ -18,6 +18,7 @@ from uva_lightning.model.tokenizers.linear_patches import LinearPatches
 from uva_lightning.objectives.forward_dynamics import ForwardDynamics
 from uva_lightning.objectives.robot_policy import RobotPolicy
 from uva_lightning.objectives.video_model import VideoModel
+from uva_lightning.policy.planner import Planner
 from uva_lightning.policy.windows import WindowPolicy, observed
 from uva_lightning.sampler import ObjectiveSampler
 
@@ -209,7 +210,7 @@ def test_a_policy_is_that_of_one_set(trained, name, camera, width):
         assert set(past) == set(windows.video)
         return futures[camera].mean(axis=(2, 3, 4, 5), dtype=np.float64)
 
-    assert policy.plan(seen, score, proposals=3).shape == (3, 16, width)
+    assert Planner(policy, score, 3).act(seen).shape == (3, 16, width)
     low, high = (f(windows.action.numpy()) for f in (np.min, np.max))
     assert low - 5 * (high - low) < policy.act(seen).mean() < high + 5 * (high - low)
 

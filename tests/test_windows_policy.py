@@ -16,6 +16,7 @@ from uva_lightning.model.heads.base import ActionHead
 from uva_lightning.model.heads.flow import FlowMatching
 from uva_lightning.objectives.inverse_dynamics import InverseDynamics
 from uva_lightning.objectives.robot_policy import RobotPolicy
+from uva_lightning.policy.planner import Planner
 from uva_lightning.policy.windows import WindowPolicy, observed
 
 CHUNK, FRAMES = (16, 2), (2, 96, 96, 3)
@@ -89,7 +90,7 @@ def test_the_functions_give_actions_or_frames(policy, name):
 
 
 def test_the_planner_gives_one_chunk_per_observation(policy):
-    made = policy.plan(observation(), first_is_best, proposals=4)
+    made = Planner(policy, first_is_best, 4).act(observation())
     assert (made.shape, made.dtype) == ((3, *CHUNK), np.float32)
 
 
@@ -139,7 +140,7 @@ def test_the_planner_takes_the_best_proposal_of_each_observation(module):
         return np.array([[9, 0], [8, 7], [3, 9]], np.float64) * 99  # by proposal, then by observation
 
     seen = observation(2)
-    planned = WindowPolicy(module, 7).plan(seen, score, proposals=3)
+    planned = Planner(WindowPolicy(module, 7), score, 3).act(seen)
     first = WindowPolicy(module, 7).act(seen)
     past, futures = calls[0]
     assert np.array_equal(past["top"], seen["video"]["top"])

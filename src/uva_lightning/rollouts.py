@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -46,6 +46,14 @@ class Actor(Protocol):
             Chunks f32[b, h, a], in physical units.
         """
         ...
+
+
+@runtime_checkable
+class Enters(Protocol):
+    """An actor that is given the environments, such as a planner that tries chunks in them."""
+
+    def enter(self, envs: Mapping[int, RecedingHorizon]) -> None:
+        """Get the environments of the episodes to come, by their seeds."""
 
 
 class HoldPosition:
@@ -213,6 +221,8 @@ def run_rollouts(
             games.append(_Game(open_env(env, spec, execute, number < record, max_steps), seed))
         with isolate_rng():  # a head may draw from the global generators; training must not notice
             torch.manual_seed(seeds[0])
+            if isinstance(actor, Enters):
+                actor.enter({game.seed: game.env for game in games})
             actor.reset(seeds[0])
             _play(games, actor, max_steps or _limit(games[0].env), f"{env} rollouts", progress)
     finally:

@@ -18,14 +18,14 @@ from uva_lightning.callbacks.rollout import Rollout
 from uva_lightning.commands.errors import UserError
 from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.datamodules.training_data import TrainingData
-from uva_lightning.functions import LEAD
 from uva_lightning.metrics.comparison import HIGHER, LOWER, HeldOut, video_functions
 from uva_lightning.model.checkpoint import build, read
 from uva_lightning.model.tokenizers.base import encode_where
 from uva_lightning.module import UVAModule
 from uva_lightning.objective import Objective
 from uva_lightning.policy.planner import Planner
-from uva_lightning.policy.windows import Score, WindowPolicy
+from uva_lightning.policy.rewards import Score
+from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.rollouts import Actor, run_rollouts
 from uva_lightning.sampler import ObjectiveSampler
 from uva_lightning.types import Batch
@@ -162,7 +162,7 @@ class Measure:
         values = {"robot policy": play(policy)}
         if self._held_out is not None:
             if (goal := _goal(rollout.env)) is not None:
-                values["policy + planner"] = play(Planner(policy, goal, PROPOSALS, LEAD))
+                values["policy + planner"] = play(Planner(policy, goal, PROPOSALS))
             for name, row in video_functions(policy, self._held_out).items():
                 values[name] = Value(row.measure, float(row.value.mean()), row.sign)
         return values

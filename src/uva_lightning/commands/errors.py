@@ -48,6 +48,8 @@ def for_user(error: BaseException) -> str | None:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     raised_in = str(trace.tb_frame.f_globals.get("__name__", "")) if trace is not None else ""
+    if raised_in.startswith("jsonargparse") and error.__cause__ is not None:  # a class refused a value that was parsed
+        return for_user(error.__cause__)
     ours = isinstance(error, _EXPLAINED) and raised_in.partition(".")[0] == "uva_lightning"
     return message(error) if ours else None
 

@@ -6,13 +6,17 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uva_lightning.commands.checks import chosen_device
 from uva_lightning.commands.errors import UserError
 from uva_lightning.model.stored import weights_file
+from uva_lightning.policy.acting import Acting
+from uva_lightning.policy.planner import Planner  # noqa: F401 - may be named as actor
+from uva_lightning.policy.search import CrossEntropy  # noqa: F401 - may be named as proposals
+from uva_lightning.policy.unipi import UniPi  # noqa: F401 - may be named as actor
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.results import sha256, write_json
 from uva_lightning.rollouts import FIRST_TEST_SEED, RolloutResult, run_rollouts
@@ -40,6 +44,7 @@ def rollout(
     policy: str | None = None,
     keys: dict[str, str | list[str]] | None = None,
     prompt: str = "",
+    actor: Callable[[WindowPolicy], Acting] | None = None,
 ) -> None:
     """Run a checkpoint, or a policy server, in simulated environments; writes results.json and films.
 
@@ -58,6 +63,8 @@ def rollout(
         policy: Instead of a checkpoint, address of a policy server, ws://HOST:PORT, ours or one of openpi's protocol.
         keys: For a server that is not ours, our names of pictures and states by its names, as JSON.
         prompt: Instruction for a policy server.
+        actor: How a checkpoint acts, Planner or UniPi, with options such as --actor.proposals CrossEntropy; as robot
+            policy where left out. docs/planning.md has examples.
     """
     for name, value, low in (("episodes", episodes, 1), ("videos", videos, 0), ("seed", seed, 0)):
         if value < low:
@@ -66,15 +73,19 @@ def rollout(
         given = "neither" if ckpt is None else "both"
         raise UserError(f"{given} of ckpt and policy given, expected one: --ckpt FILE or --policy ws://HOST:PORT.")
     seeds = range(seed, seed + episodes)
+    if policy is not None and actor is not None:
+        raise UserError("actor is given with policy, expected a checkpoint with it: a server says only what to do.")
     if policy is not None:
         result, source, rate_hz = _remote(policy, keys, prompt, env, seeds, execute, videos)
         out = out or Path("rollouts") / f"{re.sub('[^A-Za-z0-9.]+', '_', policy)}_{env}"
     else:
         assert ckpt is not None  # for the type checker
         find_checkpoint(ckpt)
-        actor = WindowPolicy.from_checkpoint(ckpt, chosen_device(device), seed, set)
-        result, rate_hz = run_rollouts(actor, env, actor.spec, seeds, execute, videos), actor.spec.rate_hz
-        out = out or run_folder(ckpt) / "rollouts" / f"{ckpt.stem}_{env}"
+        model = WindowPolicy.from_checkpoint(ckpt, chosen_device(device), seed, set)
+        acting = model if actor is None else actor(model)
+        result, rate_hz = run_rollouts(acting, env, model.spec, seeds, execute, videos), model.spec.rate_hz
+        how = "" if actor is None else f"_{type(acting).__name__}"
+        out = out or run_folder(ckpt) / "rollouts" / f"{ckpt.stem}_{env}{how}"
         source = {"checkpoint": {"path": str(ckpt.resolve()), "sha256": sha256(weights_file(ckpt))}}
     for number, frames in result.frames.items():
         write_mp4(out / f"{env}_{number}.mp4", frames, rate_hz)

@@ -16,7 +16,7 @@ from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.rollout import TOKEN, find_checkpoint
 
 if TYPE_CHECKING:
-    from uva_lightning.policy.windows import Score
+    from uva_lightning.policy.rewards import Score
     from uva_lightning.serving.policy import PolicyService
     from uva_lightning.serving.server import ServerOptions
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,12 +9,15 @@ from numpy.typing import NDArray
 from uva_lightning.envs.pusht_draw import Pose
 from uva_lightning.envs.pusht_pose import BlockPose
 from uva_lightning.envs.pusht_world import GOAL
+from uva_lightning.policy.imagination import Futures
+from uva_lightning.policy.rewards import Reward
+from uva_lightning.policy.windows import Frames
 
 NEAR = 60.0
 """Distance in px below which the small model's imagination ranks proposals worse than the policy's best guess."""
 
 
-class PushTGoal:
+class PushTGoal(Reward):
     """Score futures by how far the block's corners are from their places in the goal, in px, with a minus sign.
 
     The distance, unlike the environment's coverage, tells proposals apart also where the block does not touch the goal
@@ -29,6 +30,8 @@ class PushTGoal:
         camera: Camera that is judged.
     """
 
+    margin = 6.0
+
     def __init__(self, goal: Pose = GOAL, near: float = NEAR, camera: str = "top") -> None:
         if near < 0:
             raise ValueError(f"near is {near} px, expected 0 or more; 0 judges all the way to the goal.")
@@ -36,9 +39,7 @@ class PushTGoal:
         self.distance = self.pose.distances(goal).clamp(min=near)
 
     @torch.inference_mode()
-    def __call__(
-        self, past: Mapping[str, NDArray[np.uint8]], future: Mapping[str, NDArray[np.uint8]]
-    ) -> NDArray[np.float64]:
+    def __call__(self, past: Frames, future: Futures) -> NDArray[np.float64]:
         """Score futures u8[k, b, t, H, W, 3] of observations with the past u8[b, t, H, W, 3]: f64[k, b] in px."""
         frames = future[self.camera]
         proposals, samples = frames.shape[:2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -26,7 +26,10 @@ from uva_lightning.policy.contract import (
 from uva_lightning.policy.engine import Engine, FastEngine, native_dtype
 from uva_lightning.policy.histories import Histories
 from uva_lightning.policy.instructions import Embed, Instructions
-from uva_lightning.policy.windows import Frames, Score, WindowObservation, WindowPolicy
+from uva_lightning.policy.planner import Planner
+from uva_lightning.policy.proposals import Given, Proposals, Proposed, plain
+from uva_lightning.policy.rewards import Reward, Score
+from uva_lightning.policy.windows import Frames, WindowObservation, WindowPolicy
 
 Observation = Mapping[str, Any]
 """One time step. ``video``: u8[H, W, 3] per camera, ``state``: f32[p] per entry; u8[n, H, W, 3] and f32[n, p] for ``n``
@@ -38,9 +41,6 @@ that follows, for models that see past actions. ``rate_hz``, and ``orientation``
 of all cameras or by camera: compared with the contract.
 """
 Environments = Sequence[Hashable]
-Proposals = int | ArrayLike | Callable[[WindowObservation], ArrayLike]
-"""How many chunks the policy proposes itself; or f32[k, h, a] (f32[k, n, h, a] for ``n`` environments) of another
-origin, or a function that proposes them from the histories."""
 
 
 class UVAPolicy:
@@ -270,19 +270,18 @@ class UVAPolicy:
     def plan(
         self,
         observation: Observation | None,
-        proposals: Proposals,
-        reward: Score,
-        margin: float = 0.0,
+        proposals: Proposed,
+        reward: Reward | Score,
+        margin: float | None = None,
         environments: Environments | None = None,
     ) -> ActionChunk:
         """Policy + planner: imagine what each of several chunks would do, take the best (UVA section 4.5).
 
         Args:
             observation: See ``act``.
-            proposals: How many chunks the policy proposes; or chunks of another origin, see ``Proposals``.
-            reward: Judges imagined futures, f64[k, n] of u8[k, n, t, H, W, 3] per camera after the past
-                u8[n, t, H, W, 3]; also of a single environment.
-            margin: Lead that overrules the most typical proposal, in the unit of the reward.
+            proposals: How many chunks the policy proposes; or chunks of another origin, see ``Proposed``.
+            reward: Judges imagined futures, see ``Score``; the axis of environments is there for a single one too.
+            margin: Lead that overrules the most typical proposal; the reward's own if not given.
             environments: See ``act``.
 
         Raises:
@@ -290,12 +289,11 @@ class UVAPolicy:
         """
         names = self._look(observation, environments)
         window = self._window(names, pictures=True)
-        made = proposals(window) if callable(proposals) else proposals
-        if not isinstance(made, int):
-            lead = (len(np.asarray(made)), *self._lead(names))
-            numbers = check_actions(made, self.spec, lead)
-            made = numbers[:, None] if self._single else numbers
-        return self._chunk(self.windows.plan(window, reward, made, margin), names)
+        made = proposals(plain(window)) if callable(proposals) else proposals
+        if not isinstance(made, int | Proposals):
+            numbers = check_actions(made, self.spec, (len(np.asarray(made)), *self._lead(names)))
+            made = Given(numbers[:, None] if self._single else numbers)
+        return self._chunk(Planner(self.windows, reward, made, margin).act(window), names)
 
     def check(self, environments: Environments) -> None:
         """Raise a ``ContractError`` for those that lack frames, states or the instruction to decide."""

@@ -1,9 +1,8 @@
-"""The five functions of a trained model, behind one class."""
+"""The functions of a trained model, behind one class."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,6 @@ not given, and ``known`` bool[b], samples for which it is; ``episode``: ``seed``
 whichever others are in the batch, and ``call`` i64[b], the number of its decision.
 """
 Frames = dict[str, NDArray[np.uint8]]
-Score = Callable[[Frames, Frames], NDArray[np.float64]]
-"""Judges imagined futures u8[k, b, t, H, W, 3] by camera, after the past u8[b, t, H, W, 3]: f64[k, b], high is good."""
 
 
 def observed(batch: Batch) -> WindowObservation:
@@ -147,52 +144,29 @@ class WindowPolicy:
         tokens, state = self._tokens(observation, future=frames)
         return self._actions(tokens, self._seen_afterwards(tokens), state, temperature)
 
-    def plan(
-        self,
-        observation: WindowObservation,
-        score: Score,
-        proposals: int | NDArray[np.float32] = 8,
-        margin: float = 6.0,
-    ) -> NDArray[np.float32]:
-        """Policy + planner: propose chunks, imagine what each would do, take the best (UVA section 4.5).
-
-        The most typical proposal is taken unless another one promises ``margin`` more.
-
-        Args:
-            observation: As above.
-            score: Judges imagined futures.
-            proposals: Chunks per observation that the policy proposes, at least 1 (with one, this is ``act``); or
-                proposals of another origin, f32[k, b, h, a] in physical units.
-            margin: Lead over the most typical proposal, in the unit of the score; the default fits ``PushTGoal`` in
-                px. Infinity leaves imagination out.
-
-        Returns:
-            f32[b, h, a].
-        """
-        given = None if isinstance(proposals, int) else proposals
-        count = proposals if isinstance(proposals, int) else len(proposals)
+    def propose(self, observation: WindowObservation, count: int) -> NDArray[np.float32]:
+        """Decide ``count`` times over, with noise of its own each; the first is what ``act`` gives: f32[k, b, h, a]."""
         tokens, state = self._tokens(observation)
         samples = tokens.batch_size
         rows = torch.arange(samples, device=self.module.device).repeat(count)
-        state = {name: value[rows] for name, value in state.items()}
         tokens = tokens.rows(rows)
-        if given is None:
-            seen = Visible.only(tokens, "history")
-            chunks = self._generate(("action",), tokens, seen, None, copies=count)["action"]
-            actions = self._decoded(chunks, state)  # f32[k * b, h, a]
-        else:
-            flat = np.asarray(given, dtype=np.float32).reshape(-1, *given.shape[2:])
-            actions = torch.from_numpy(flat).to(self.module.device)
-            chunks = self._encoded(actions, state)
-        scores, each = np.zeros((count, samples)), np.arange(samples)
-        if not math.isinf(margin):
-            tokens = tokens.replaced({"action": self._encoded(actions, state)})
-            futures = self._frames(tokens, Visible.only(tokens, "history", "action"), 0.0)
-            by_proposal = {name: x.reshape(count, samples, *x.shape[1:]) for name, x in futures.items()}
-            scores = np.array(score(dict(observation["video"]), by_proposal))
-        scores[_medoid(chunks.unflatten(0, (count, samples))), each] += margin
-        chosen: NDArray[np.float32] = actions.cpu().numpy().reshape(count, samples, *actions.shape[1:])
-        return chosen[scores.argmax(axis=0), each]
+        seen = Visible.only(tokens, "history")
+        made = self._generate(("action",), tokens, seen, None, copies=count)["action"]
+        actions = self._decoded(made, {name: value[rows] for name, value in state.items()}).cpu().numpy()
+        chunks: NDArray[np.float32] = actions.reshape(count, samples, *actions.shape[1:])
+        return chunks
+
+    def prepare(self, observation: WindowObservation) -> WindowObservation:
+        """Encode the frames and number the decision, for several questions about the same moment."""
+        check_window(observation, self.spec)
+        moments = {camera: self._moments(observation, camera, None) for camera in self.spec.cameras}
+        latents = {camera: both.chunk(2, dim=1)[0] for camera, both in moments.items()}
+        calls, episodes = self._episodes(observation, len(next(iter(latents.values()))))
+        return {**observation, "latents": latents, "episode": {"seed": episodes, "call": calls}}
+
+    def normalised(self, observation: WindowObservation, actions: NDArray[np.float32]) -> Tensor:
+        """Give chunks f32[b, h, a] as the transformer sees them, in which all widths count alike."""
+        return self._encoded(torch.as_tensor(actions).to(self.module.device), self._state(observation))
 
     def _actions(
         self, tokens: Tokens, seen: Visible, state: Mapping[str, Tensor], heat: float | None, held: Held | None = None
@@ -284,17 +258,23 @@ class WindowPolicy:
     ) -> tuple[Tokens, dict[str, Tensor]]:
         """Tokenise as in training; the unknown future is filled with the past, which nothing may see."""
         check_window(observation, self.spec, actions, future)
-        self._calls += 1
         given = {**observation.get("latents", {}), **observation.get("video", {})}
-        samples, episode = len(next(iter(given.values()))), observation.get("episode", {})
-        calls = [int(number) for number in episode.get("call", [self._calls] * samples)]
-        self._noise = RowNoise(self._seed, calls, [int(n) for n in episode.get("seed", range(samples))])
+        calls, episodes = self._episodes(observation, len(next(iter(given.values()))))
+        self._noise = RowNoise(self._seed, calls, episodes)
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeded(self._seed, calls[0]).initial_seed())  # of tokenizers that draw in use
             batch = self._as_trained(self._batch(observation, actions, future))
             absent = self.module.absent(batch)  # an action is what is asked for, or a proposal
             self._lacking = {name: gone for name, gone in absent.items() if name != "action" and gone.any()}
             return self.module.tokens(batch), self._state(observation)
+
+    def _episodes(self, observation: WindowObservation, samples: int) -> tuple[list[int], list[int]]:
+        """Give number of the decision and seed of the episode, by sample."""
+        episode = observation.get("episode", {})
+        if "call" not in episode:
+            self._calls += 1
+        calls = [int(number) for number in episode.get("call", [self._calls] * samples)]
+        return calls, [int(number) for number in episode.get("seed", range(samples))]
 
     def _batch(
         self,
@@ -337,13 +317,3 @@ class WindowPolicy:
                 parts.append(self.engine.encode(torch.from_numpy(np.concatenate(frames, axis=1))))
         moments = torch.cat(parts, dim=1)
         return moments if future is not None else moments.repeat(1, 2, 1, 1)
-
-
-def _medoid(chunks: Tensor) -> NDArray[np.int64]:
-    """Choose the proposal that is nearest to the others, i64[b] of f32[k, b, h, a].
-
-    Unlike their mean it is something that the policy does: where demonstrations went left and right it goes one way.
-    """
-    each = chunks.float().flatten(2).transpose(0, 1)  # f32[b, k, h * a]
-    nearest: NDArray[np.int64] = torch.cdist(each, each).sum(dim=-1).argmin(dim=-1).cpu().numpy()
-    return nearest

@@ -13,7 +13,7 @@ from uva_lightning import __version__
 from uva_lightning.policy.chunk import ActionChunk
 from uva_lightning.policy.contract import check_actions, check_frames
 from uva_lightning.policy.policy import UVAPolicy
-from uva_lightning.policy.windows import Score
+from uva_lightning.policy.rewards import Reward, Score
 from uva_lightning.serving.client import PROTOCOL
 from uva_lightning.serving.keys import FRAMES, PROMPT, STATE, VIDEO, Keys, Target
 from uva_lightning.serving.requests import ARRAYS, NUMBERS, USED, Request, needed, number, rest_of, time_steps
@@ -33,7 +33,7 @@ class PolicyService:
     """
 
     def __init__(
-        self, policy: UVAPolicy, keys: Mapping[str, Target] | None = None, reward: Score | None = None
+        self, policy: UVAPolicy, keys: Mapping[str, Target] | None = None, reward: Reward | Score | None = None
     ) -> None:
         self.policy, self.reward, self.spec = policy, reward, policy.spec
         heads = policy.module.heads

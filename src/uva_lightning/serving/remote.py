@@ -54,19 +54,29 @@ class RemoteActor:
 
     def act(self, observation: Observation) -> Actions:
         """Decide, see ``Actor``."""
+        return self.propose(observation, 1)[0]
+
+    def propose(self, observation: Observation, count: int) -> Actions:
+        """Decide ``count`` times over, each with what is random at the server: f32[k, b, h, a]."""
         episodes = [int(seed) for seed in observation["episode"]["seed"]]
         for gone in set(self._clients) - set(episodes):
             self._clients.pop(gone).close()
-        for row, episode in enumerate(episodes):
+        for episode in episodes:
             if episode not in self._clients:
                 self._begin(episode)
-            step = self._steps[episode]
-            self._clients[episode].send(self._message(observation, row, step))
-            self._steps[episode] = step + self.execute
-        chunks = [self._actions(self._clients[episode].receive()) for episode in episodes]
+        asked = [self._message(observation, row, self._steps[episode]) for row, episode in enumerate(episodes)]
+        chunks = []
+        for _ in range(count):
+            for episode, message in zip(episodes, asked, strict=True):
+                self._clients[episode].send(message)
+            chunks += [self._actions(self._clients[episode].receive()) for episode in episodes]
+            if self.contract is not None:  # it remembers the observation
+                asked = [{} for _ in episodes]
+        for episode in episodes:
+            self._steps[episode] += self.execute
         if len(lengths := {len(chunk) for chunk in chunks}) > 1:
             raise ValueError(f"{self.url} gave chunks of {sorted(lengths)} actions, expected chunks of one length.")
-        return np.stack(chunks)
+        return np.stack(chunks).reshape(count, len(episodes), *chunks[0].shape)
 
     def _begin(self, episode: int) -> None:
         client = PolicyClient(self.url, self.token)
