@@ -66,6 +66,11 @@ COMMANDS = {
         "compile the policy of a checkpoint into one file that needs torch alone",
     ),
     "parity": ("uva_lightning.commands.parity:parity", "compare with numbers of the official code"),
+    "arm replay": (
+        "uva_lightning.commands.arm_replay:arm_replay",
+        "say what today's limits would have refused of recorded episodes",
+    ),
+    "arm recover": ("uva_lightning.commands.arm_replay:arm_recover", "finish recordings that were cut off"),
     "convert": ("uva_lightning.commands.convert:TARGETS", "write a data set in another format"),
     "objectives": ("uva_lightning.commands.objectives:list_objectives", "list what the model can be asked to do"),
     "doctor": ("uva_lightning.commands.doctor:doctor", "check the environment and say how to mend it"),
