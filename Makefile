@@ -7,12 +7,15 @@ EXTRAS := sim,data,serve,arm,torchjd,dev
 VENV_TEXT := .venv-text
 # openpi-client needs numpy 1: it asks from an environment of its own, as on a robot.
 VENV_OPENPI := .venv-openpi
+# LeRobot needs Python 3.12; pyenv's is taken where there is one.
+PYTHON312 ?= env PYENV_VERSION=3.12 python3.12
+VENV_LEROBOT := .venv-lerobot
 # More options for pip. PyPI's torch for Linux comes with CUDA (several GB); with the CPU index that pytorch.org names:
 #   make install PIP_ARGS='--extra-index-url URL'
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint format test test-slow test-slurm test-text test-openpi test-arx fuzz quickstart quickstart-short showcase bench clean
+.PHONY: help install lint format test test-slow test-slurm test-text test-openpi test-arx test-lerobot fuzz quickstart quickstart-short showcase bench clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +36,11 @@ $(VENV_TEXT)/.installed: pyproject.toml constraints.txt constraints-text.txt | $
 
 $(VENV_OPENPI)/.installed: constraints-openpi.txt | $(VENV_OPENPI)/bin/python
 	$(VENV_OPENPI)/bin/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -r $<
+	@touch $@
+
+$(VENV_LEROBOT)/.installed: constraints-lerobot.txt
+	$(PYTHON312) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --disable-pip-version-check -q --no-deps $(PIP_ARGS) -r $<
 	@touch $@
 
 lint: install ## Check style, format and types
@@ -64,6 +72,11 @@ test-arx: install ## Drive ARX's SDK over a fake CAN bus (needs g++; skipped whe
 	-$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e '.[arx]'
 	$(BIN)/pytest -q -m arx tests/arx
 
+test-lerobot: ## Drive arms by LeRobot's own package, in an environment of its own (skipped without Python 3.12)
+	@if $(PYTHON312) -c '' 2>/dev/null; then $(MAKE) --no-print-directory $(VENV_LEROBOT)/.installed && \
+		PYTHONPATH=tests/support/without_torch $(VENV_LEROBOT)/bin/python -m pytest -q tests/test_lerobot_bridge.py; \
+		else echo "skipped: $(PYTHON312) does not run; name a Python 3.12 or newer: make test-lerobot PYTHON312=..."; fi
+
 fuzz: install ## Feed the decoder of the policy server with broken messages for 10 minutes
 	end=$$(($$(date +%s) + 600)); while [ $$(date +%s) -lt $$end ]; do \
 		UVA_FUZZ_EXAMPLES=5000 $(BIN)/pytest -q -k fuzz tests/test_serving_wire.py tests/test_serving_policy.py || exit 1; done
@@ -81,5 +94,5 @@ bench: install ## Measure the training speed and where the time goes
 	$(BIN)/uva fit --config configs/quickstart.yaml --trainer.max_steps 200 --trainer.limit_val_batches 0 --trainer.profiler simple --trainer.logger.name bench
 
 clean: ## Remove the environments, builds and caches; leaves runs/ and demos/
-	rm -rf $(VENV) $(VENV_TEXT) $(VENV_OPENPI) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_TEXT) $(VENV_OPENPI) $(VENV_LEROBOT) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -74,3 +76,43 @@ def _chain(own: dict[str, Any], links: list[list[Any]]) -> Chain:
     last = [*links[-1], own["mass"], own["centre"]]
     tool = Link((own["tool"], 0.0, 0.0), (0.0, 0.0, 0.0), None, own.get("tip_mass", 0.0))
     return Chain([*(Link(*link) for link in (*links[:-1], last)), tool])
+
+
+def urdf_model(urdf: Path | str, gripper_width: float, base: str = "base_link", tip: str = "eef_link") -> ArmModel:
+    """Describe an arm by its URDF alone: geometry, and the limits of each joint that turns.
+
+    Args:
+        urdf: Of the arm; a joint's ``limit`` gives lower and upper in rad, velocity in rad/s, effort in N m.
+        gripper_width: Opening of the gripper, m.
+        base: Link that stands still.
+        tip: Link of the tool frame, x forward.
+
+    Raises:
+        ValueError: It is no URDF, has no such chain, or a joint has no limits.
+    """
+    chain = Chain.from_urdf(urdf, base, tip)
+    joints = {child.get("link", ""): joint for joint, child in _children(urdf)}
+    limits, name = list[list[float]](), tip
+    while name != base:
+        joint = joints[name]
+        if joint.get("type") != "fixed":
+            limit = joint.find("limit")
+            known = {} if limit is None else limit.attrib
+            try:
+                limits.append([float(known[key]) for key in ("lower", "upper", "velocity", "effort")])
+            except (KeyError, ValueError) as error:
+                raise ValueError(
+                    f"Joint '{joint.get('name')}' of {urdf} has the limits {known}, expected numbers for lower, upper, "
+                    "velocity and effort; write them into its <limit>."
+                ) from error
+        parent = joint.find("parent")
+        name = base if parent is None else parent.get("link", "")
+    lower, upper, velocity, torque = np.array(limits[::-1]).T
+    return ArmModel(Path(urdf).stem, chain, lower, upper, velocity, torque, gripper_width)
+
+
+def _children(urdf: Path | str) -> Iterator[tuple[ElementTree.Element, ElementTree.Element]]:
+    for joint in ElementTree.parse(urdf).getroot().iter("joint"):
+        child = joint.find("child")
+        if child is not None:
+            yield joint, child
