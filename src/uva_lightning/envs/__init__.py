@@ -75,19 +75,25 @@ def make(name: str, image_size: int = 96) -> gym.Env[Any, Any]:
     """Make an environment with its time limit.
 
     Args:
-        name: One of ``ENVS``, with or without the prefix ``uva_lightning/``.
+        name: One of ``ENVS``, with or without the prefix ``uva_lightning/``; after a colon a change of what it looks
+            like, ``pusht:goal_color``, see ``uva_lightning.envs.perturb``.
         image_size: Side of the rendered picture in pixels.
 
     Raises:
-        ValueError: There is no environment of this name.
+        ValueError: There is no environment of this name, or no such change.
         ImportError: The simulator is not installed.
     """
-    short = name.removeprefix(NAMESPACE)
+    short, _, change = name.removeprefix(NAMESPACE).partition(":")
     if short not in ENVS:
         near = difflib.get_close_matches(short, ENVS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else "."
         raise ValueError(f"There is no environment '{name}', only {', '.join(ENVS)}{hint}")
-    return gym.make(NAMESPACE + short, image_size=image_size, render_mode="rgb_array")
+    env = gym.make(NAMESPACE + short, image_size=image_size, render_mode="rgb_array")
+    if not change:
+        return env
+    from uva_lightning.envs.perturb import perturbed
+
+    return perturbed(env, short, change)
 
 
 def goal_score(name: str) -> Any:
@@ -96,7 +102,7 @@ def goal_score(name: str) -> Any:
     Raises:
         ValueError: The environment has none, since its goal differs between episodes.
     """
-    entry = ENVS.get(name)
+    entry = ENVS.get(name.partition(":")[0])
     if entry is None or entry.score is None:
         raise ValueError(f"'{name}' has no fixed goal to score imagined frames by; pass a score of your own.")
     module, kind = entry.score.split(":")

@@ -15,7 +15,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from uva_lightning.envs.pusht_draw import draw
+from uva_lightning.envs.look import Look
+from uva_lightning.envs.pusht_draw import USUAL, draw
 from uva_lightning.envs.pusht_expert import PushTExpert
 from uva_lightning.envs.pusht_world import CONTROL_HZ, GOAL, WORLD_SIZE, PushTWorld, Snapshot
 
@@ -42,18 +43,26 @@ class PushT(gym.Env[Any, Any]):
         image_size: Side of the rendered picture in pixels.
         random_goal: Draw the goal from the seed of each episode (Push-T-M) instead of keeping the standard one.
         render_mode: ``rgb_array`` or nothing; both render pictures.
+        look: Colours and things that do not matter to the task.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}
     recorded: ClassVar[tuple[str, ...]] = ("block",)
     recorded_once: ClassVar[tuple[str, ...]] = ("goal",)
 
-    def __init__(self, image_size: int = 96, random_goal: bool = False, render_mode: str | None = "rgb_array") -> None:
+    def __init__(
+        self,
+        image_size: int = 96,
+        random_goal: bool = False,
+        render_mode: str | None = "rgb_array",
+        look: Look = USUAL,
+    ) -> None:
         if image_size < 1:
             raise ValueError(f"image_size is {image_size} pixels, expected at least 1; the recorded data has 96.")
         self.image_size = image_size
         self.random_goal = random_goal
         self.render_mode = render_mode
+        self.look = look
         self.action_space = spaces.Box(0, WORLD_SIZE, (2,), np.float32)
         self.observation_space = spaces.Dict({"agent": spaces.Box(0, WORLD_SIZE, (2,), np.float32)})
         self.world = PushTWorld()
@@ -101,7 +110,7 @@ class PushT(gym.Env[Any, Any]):
 
     def render(self) -> NDArray[np.uint8]:
         """Draw the scene: u8[image_size, image_size, 3], RGB, without a mark of the action."""
-        return draw(self.world.agent_position, self.world.block_pose, self.world.goal, self.image_size)
+        return draw(self.world.agent_position, self.world.block_pose, self.world.goal, self.image_size, self.look)
 
     def demonstrate(self, candidates: int, seed: int) -> Iterator[tuple[float, float]]:
         """Let the scripted expert play on; it tries so many pushes before each decision."""

@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from uva_lightning.envs.look import GREEN, Look
 from uva_lightning.envs.pusht_world import AGENT_RADIUS, BAR, STEM, WALL_RADIUS, WALLS, WORLD_SIZE, place
 
 try:
@@ -17,18 +18,19 @@ except ImportError as error:  # pragma: no cover - depends on the installation
 Pose = tuple[float, float, float]
 Image = NDArray[np.uint8]
 
-WALL, GOAL_GREEN = (211, 211, 211), (144, 238, 144)
+WALL, GOAL_GREEN = (211, 211, 211), GREEN
 BLOCK_EDGE, BLOCK = (119, 136, 153), (143, 163, 184)
 AGENT_EDGE, AGENT = (65, 105, 225), (78, 126, 255)
 TARGET_RED = (255, 0, 0)
 AGENT_RIM = 4.0
 EDGE_WIDTH = 4
+USUAL = Look()
 
 _CANVAS = round(WORLD_SIZE)
 _BOXES = (np.array(BAR), np.array(STEM))
 
 
-def draw(agent: tuple[float, float], block: Pose, goal: Pose, size: int) -> Image:
+def draw(agent: tuple[float, float], block: Pose, goal: Pose, size: int, look: Look = USUAL) -> Image:
     """Draw the scene.
 
     Args:
@@ -36,11 +38,12 @@ def draw(agent: tuple[float, float], block: Pose, goal: Pose, size: int) -> Imag
         block: Block pose x, y in px, angle in rad.
         goal: Goal pose, likewise.
         size: Side of the picture in pixels.
+        look: Colours and things that do not matter, these in px of the world.
 
     Returns:
         u8[size, size, 3], RGB.
     """
-    canvas = _background(goal).copy()
+    canvas = _background(goal, look).copy()
     for corners in (_corners(box, block) for box in _BOXES):
         cv2.fillPoly(canvas, [corners], BLOCK)
         cv2.polylines(canvas, [corners], True, BLOCK_EDGE, EDGE_WIDTH)
@@ -63,10 +66,12 @@ def _corners(box: NDArray[np.float64], pose: Pose) -> NDArray[np.int32]:
 
 
 @lru_cache(maxsize=16)
-def _background(goal: Pose) -> Image:
-    canvas = np.full((_CANVAS, _CANVAS, 3), 255, dtype=np.uint8)
+def _background(goal: Pose, look: Look) -> Image:
+    canvas = np.full((_CANVAS, _CANVAS, 3), look.floor, dtype=np.uint8)
+    for colour, polygon in look.objects:
+        cv2.fillPoly(canvas, [np.rint(polygon).astype(np.int32)], colour)
     for box in _BOXES:
-        cv2.fillPoly(canvas, [_corners(box, goal)], GOAL_GREEN)
+        cv2.fillPoly(canvas, [_corners(box, goal)], look.goal)
     for a, b in WALLS:
         cv2.line(canvas, a, b, WALL, round(2 * WALL_RADIUS))
     return canvas
