@@ -105,6 +105,7 @@ def test_an_environment_that_always_dies_ends_with_a_sentence(monkeypatch):
             worker.connection, other = vector.multiprocessing.get_context("spawn").Pipe()
             worker.process = vector.multiprocessing.get_context("spawn").Process(target=os._exit, args=(3,))
             worker.process.start()
+            worker.answered = False
             other.close()
 
         monkeypatch.setattr(vector._Worker, "launch", launch)

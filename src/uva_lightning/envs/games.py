@@ -20,6 +20,9 @@ from uva_lightning.envs.receding_horizon import History, RecedingHorizon
 Chunk = NDArray[np.float32]
 Order = tuple[Any, ...]
 
+CANDIDATES = 100
+"""Pushes that an expert tries before each decision, as in demonstrations."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -136,13 +139,13 @@ class Game:
         self.env.close()
 
     def _actions(self, seed: int) -> Iterator[Any]:
-        expert = getattr(self.env.unwrapped, "expert", None)
-        if expert is None:
+        demonstrate = getattr(self.env.unwrapped, "demonstrate", None)
+        if demonstrate is None:
             raise ValueError(
                 f"'{self.recipe.env}' has no expert that plays from its state, expected an environment with a method "
-                "'expert'; leave the baseline out."
+                "'demonstrate'; leave the baseline out."
             )
-        actions: Iterator[Any] = expert(seed)
+        actions: Iterator[Any] = demonstrate(CANDIDATES, seed)
         return actions
 
 

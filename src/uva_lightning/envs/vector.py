@@ -11,7 +11,9 @@ from typing import Self
 from uva_lightning.envs.games import Chunk, Order, Recipe, Seen, Start, serve
 
 PATIENCE_S = 600.0
-"""Seconds after which a worker that does not answer counts as dead; the first use of a simulator may take minutes."""
+"""Seconds after which a worker that does not answer counts as dead."""
+STARTUP_S = 600.0
+"""Seconds that the first answer of a worker may take at least: simulators load their scenes."""
 MOST_CRASHES = 3
 """Crashes of a worker one after another, without an answer between, that are taken."""
 _FAREWELL_S = 5.0
@@ -35,6 +37,7 @@ class _Worker:
         self.connection, other = context.Pipe()
         self.process = context.Process(target=serve, args=(other,), name="uva environments", daemon=True)
         self.process.start()
+        self.answered = False
         other.close()
 
     def end(self, seconds: float) -> None:
@@ -150,9 +153,10 @@ class Workers:
     def _receive(self, worker: _Worker) -> list[Seen] | None:
         """Take an answer; None where there will be none."""
         try:
-            if not worker.connection.poll(self.patience_s):
+            if not worker.connection.poll(self.patience_s if worker.answered else max(self.patience_s, STARTUP_S)):
                 return None
             answer: list[Seen] | str = worker.connection.recv()
+            worker.answered = True
         except (EOFError, OSError):
             return None
         if isinstance(answer, str):
