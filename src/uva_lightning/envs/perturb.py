@@ -147,7 +147,7 @@ class Pictured(gym.Wrapper[Any, Any, Any, Any]):
         self.edit.begin(np.asarray(self.env.render(), dtype=np.uint8), seed or 0)
         return observation, info
 
-    def render(self) -> Picture:  # type: ignore[override]  # always a picture
+    def render(self) -> Picture:  # always a picture
         """Draw the scene, changed."""
         return self.edit(np.asarray(self.env.render(), dtype=np.uint8))
 
