@@ -55,6 +55,19 @@ def test_poses_follow_from_angles_where_they_were_not_recorded(tmp_path):
     np.testing.assert_allclose(measured.eef[1], episode.model.chain.forward(np.full(6, 0.1)))
 
 
+def test_a_camera_shows_it_again(recorded):
+    now = 7.0
+    episode = RecordedEpisode(recorded)
+    camera = episode.camera("wrist", clock=lambda: now)
+    camera.connect(1.0)
+    now += 0.25
+    frames, times = camera.latest(9)
+    assert frames.shape == (3, 32, 48, 3)
+    np.testing.assert_allclose(times, [7.0, 7.1, 7.2], atol=1e-5)
+    with pytest.raises(BrokenEpisode, match="has no camera 'top', expected one of wrist"):
+        episode.camera("top")
+
+
 def test_episodes_are_found_in_the_order_of_time(tmp_path):
     recorder = Recorder(tmp_path, 1000)
     paths = [recorder.begin(META).end(Label.SUCCESS, "") for _ in range(3)]

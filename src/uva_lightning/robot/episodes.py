@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from uva_lightning.robot.chain import Array
 from uva_lightning.robot.operator import Label
 from uva_lightning.robot.recorder_files import EVENTS, FILM, META, PARTIAL, STEPS, read_lines, read_meta
 from uva_lightning.robot.recorder_rows import COLUMNS
+from uva_lightning.robot.video_cameras import ReplayCamera
 
 AGAIN = "copy the episode again, or move it away"
 
@@ -154,25 +156,40 @@ class RecordedEpisode:
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
 
+    def camera(self, name: str, clock: Callable[[], float] = time.monotonic) -> ReplayCamera:
+        """Give a camera that shows again what one saw, from the moment on in which it is connected.
+
+        Args:
+            name: Of the camera.
+            clock: Gives the time in s.
+
+        Raises:
+            BrokenEpisode: There is no such camera.
+        """
+        if name not in self.films:
+            raise BrokenEpisode(f"{self.path} has no camera '{name}', expected one of {', '.join(self.films)}.")
+        film = self.films[name]
+        return ReplayCamera(film.path, film.times, name, clock=clock)
+
     def measured(self) -> Measured:
         """Give what the arm measured.
 
         Raises:
             BrokenEpisode: There is nothing of it, or numbers are not finite.
         """
-        found: dict[float, tuple[Any, float]] = {}
+        found: dict[float, tuple[Any, float]] = {}  # by time
         for row in self.rows:
             if row["opening"] is not None and (row["eef"] is not None or row["q"] is not None):
                 eef = self.model.chain.forward(np.array(row["q"])) if row["eef"] is None else row["eef"]
                 found[row["time"]] = (eef, row["opening"])
         if not found:
             raise BrokenEpisode(f"{self.path / STEPS} has no row with a measured pose and opening; {AGAIN}.")
-        times = np.array(sorted(found))
-        poses = np.array([found[time][0] for time in times.tolist()], float)
-        openings = np.array([found[time][1] for time in times.tolist()], float)
+        times = sorted(found)
+        poses = np.array([found[moment][0] for moment in times], float)
+        openings = np.array([found[moment][1] for moment in times], float)
         if not (np.isfinite(poses).all() and np.isfinite(openings).all()):
             raise BrokenEpisode(f"{self.path / STEPS} has measured numbers that are not finite; {AGAIN}.")
-        return Measured(times, poses, openings)
+        return Measured(np.array(times), poses, openings)
 
     def asked(self) -> Iterator[Asked]:
         """Give the chunks that were asked for, in order, with where the arm was then."""
