@@ -28,6 +28,10 @@ COMMANDS = {
         "uva_lightning.commands.replay:replay",
         "replay demonstrations in their simulator, to find what is flipped or shifted",
     ),
+    "fit-reward": (
+        "uva_lightning.commands.fit_reward:fit_reward",
+        "learn from demonstrations what success looks like, for a planner",
+    ),
     "rollout": ("uva_lightning.commands.rollout:rollout", "run a checkpoint in simulated environments"),
     "serve": (
         "uva_lightning.commands.serve:serve",

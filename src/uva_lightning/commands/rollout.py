@@ -16,6 +16,7 @@ from uva_lightning.model.stored import weights_file
 from uva_lightning.policy.acting import Acting
 from uva_lightning.policy.planner import Planner  # noqa: F401 - may be named as actor
 from uva_lightning.policy.search import CrossEntropy  # noqa: F401 - may be named as proposals
+from uva_lightning.policy.success import SuccessHead  # noqa: F401 - may be named as reward
 from uva_lightning.policy.unipi import UniPi  # noqa: F401 - may be named as actor
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.results import sha256, write_json
