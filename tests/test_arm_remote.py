@@ -1,5 +1,7 @@
 """A station at the other end of a socket: an episode over it, and what is told when the other end is not there."""
 
+import select
+import socket
 import threading
 import time
 
@@ -8,6 +10,7 @@ import pytest
 import zmq
 from arm_bench import READY, WIDE, Spy
 
+from uva_lightning.cli import main
 from uva_lightning.robot.arm import JointTrajectory
 from uva_lightning.robot.camera import FakeCamera
 from uva_lightning.robot.control import Control
@@ -78,6 +81,34 @@ class Server:
         self.thread.join(5)
 
 
+class Cable(threading.Thread):
+    """Carries bytes to a server and back until it is cut; then nothing comes through, and nobody is told."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.port, self.cut, self.ends = port, threading.Event(), {}
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listening.getsockname()[1]}"
+
+    def run(self):
+        while not self.cut.is_set():
+            ready, _, _ = select.select([self.listening, *self.ends], [], [], 0.02)
+            for end in ready:
+                if end is self.listening:
+                    one, other = self.listening.accept()[0], socket.create_connection(("127.0.0.1", self.port))
+                    self.ends |= {one: other, other: one}
+                elif data := end.recv(1 << 20):
+                    self.ends[end].sendall(data)
+                else:
+                    del self.ends[end]
+
+    def close(self):
+        self.cut.set()
+        self.join(5)
+        for end in (self.listening, *self.ends):
+            end.close()
+
+
 def station(server, **options):
     token = server.floor.lease.arm(time.monotonic())
     options = {"connect_timeout": 5.0, "call_timeout": 3.0, "state_age": 2.0, **options}
@@ -103,7 +134,7 @@ class Straight:
 
 
 def run(connected, policy):
-    control = Control(rate_hz=5, execute=2, spare=6, observation_age=2.0, max_steps=4, max_rejects=9)
+    control = Control(rate_hz=2, execute=2, spare=6, lead=1.0, observation_age=2.0, max_steps=4, max_rejects=9)
     cameras = [RemoteCamera(connected, name) for name in connected.cameras]
     operator = RemoteOperator(connected, lambda seconds: time.sleep(0.02))
     runner = RolloutRunner(policy, connected, cameras, operator, control, History(image_side=32))
@@ -148,7 +179,24 @@ def test_a_server_that_dies_ends_the_episode():
         assert (result.ended, result.label) == (Ended.FAULT, Label.INVALID)
         assert "ServerLost" in result.reason
         time.sleep(PATIENT.hold)
-        assert server.driver.keeper.mode == Mode.HOLD
+        assert server.driver.keeper.mode != Mode.RUNNING
+
+
+def test_a_cut_connection_ends_the_episode():
+    with Server() as server:
+        cable = Cable(server.socket.port)
+        cable.start()
+        server.address = cable.address
+        with station(server) as connected:
+            connected.link.call_timeout = 0.3
+            result = run(connected, Straight(lambda step: cable.cut.set()))
+        cable.close()
+        assert (result.ended, result.label) == (Ended.FAULT, Label.INVALID)
+        until = time.monotonic() + 5
+        while server.driver.keeper.mode == Mode.RUNNING and time.monotonic() < until:
+            time.sleep(0.02)
+        assert server.driver.keeper.mode != Mode.RUNNING
+        assert "no heartbeat" in server.driver.keeper.reason
 
 
 def test_a_client_that_hangs_loses_the_arm(monkeypatch):
@@ -229,6 +277,28 @@ def test_a_lost_lease_is_told_by_the_next_heartbeat():
         time.sleep(0.5)
         with pytest.raises(LeaseLost):
             connected.heartbeat()
+
+
+def test_an_arm_is_looked_at_and_parked_by_commands(capsys, tmp_path):
+    assert main(["arm", "keys", "--out", str(tmp_path)]) == 0
+    assert "for the robot's machine" in capsys.readouterr().out
+    options = ["--keys", str(tmp_path / "client-trainer")]
+    with Server(keys=tmp_path / "robot") as server:
+        where = ["--address", server.address, *options]
+        assert main(["arm", "check", *where, "--calls", "3"]) == 0
+        said = capsys.readouterr().out
+        assert "X5_umi is idle (connected)" in said
+        assert "limit    joint_velocity 1.0" in said
+        assert "camera   wrist 64x48" in said
+        assert "latency  state: median" in said
+        server.driver.ask("home", time.monotonic())
+        assert main(["arm", "park", *where]) == 0
+        assert "idle (parked)" in capsys.readouterr().out
+        server.driver.ask("stop", time.monotonic(), reason="test")
+        assert main(["arm", "check", *where, "--calls", "1"]) == 1
+        assert "BAD      The arm has to be reset" in capsys.readouterr().out
+    assert main(["arm", "check", "--address", "127.0.0.1:1"]) == 2
+    assert "No arm server answers" in capsys.readouterr().err
 
 
 def test_limits_that_differ_are_found_at_once():

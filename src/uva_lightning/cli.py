@@ -37,6 +37,13 @@ COMMANDS = {
         "uva_lightning.commands.serve:serve",
         "let robots ask a checkpoint over the network",
     ),
+    "arm serve": (
+        "uva_lightning.commands.arm_serve:serve",
+        "let a policy move a robot arm, within limits and under a person's eyes",
+    ),
+    "arm check": ("uva_lightning.commands.arm_client:check", "tell how an arm, its cameras and the way to them are"),
+    "arm park": ("uva_lightning.commands.arm_client:park", "have an arm go to rest and go soft"),
+    "arm keys": ("uva_lightning.commands.arm_keys:keys", "make keys for an arm server and its clients"),
     "functions": ("uva_lightning.functions:functions", "measure every function of a checkpoint against its baseline"),
     "ablate": (
         "uva_lightning.commands.ablate:ablate",

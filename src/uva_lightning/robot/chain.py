@@ -78,19 +78,35 @@ class Chain:
 
     def frames(self, q: Array) -> Array:
         """Give the poses of all links, f64[k, 4, 4]."""
-        angles, pose, found = iter(self._checked(q)), np.eye(4), []
+        return self.frames_along(self._checked(q)[None])[0]
+
+    def frames_along(self, angles: Array) -> Array:
+        """Give the poses of all links at many angles f64[n, j] at once, f64[n, k, 4, 4]."""
+        pose, found, column = np.broadcast_to(np.eye(4), (len(angles), 4, 4)), list[Array](), 0
         for link, fixed in zip(self.links, self._fixed, strict=True):
             pose = pose @ fixed
             if link.axis is not None:
-                pose = pose @ _pose(axis_matrix(np.asarray(link.axis, float), next(angles)), (0.0, 0.0, 0.0))
+                turn = np.zeros((len(angles), 4, 4))
+                turn[:, 3, 3] = 1.0
+                turn[:, :3, :3] = axis_matrices(np.asarray(link.axis, float), angles[:, column])
+                pose, column = pose @ turn, column + 1
             found.append(pose)
-        return np.stack(found)
+        return np.stack(found, axis=1)
 
     def jacobian(self, q: Array) -> Array:
         """Give the velocity of the tip per joint velocity, f64[6, j]: m/rad, then rad/rad, in the frame of the base."""
-        frames = self.frames(q)
-        axes, places = self._axes(frames)
-        return np.concatenate((np.cross(axes, frames[-1, :3, 3] - places), axes), axis=1).T
+        return self.jacobians(self.frames(q)[None])[0]
+
+    def jacobians(self, frames: Array) -> Array:
+        """Give the same for many poses of all links f64[n, k, 4, 4] at once, f64[n, 6, j]."""
+        turning = [number for number, link in enumerate(self.links) if link.axis is not None]
+        own = np.stack([np.asarray(self.links[number].axis, float) for number in turning])
+        own = own / np.linalg.norm(own, axis=1, keepdims=True)
+        turned = frames[:, turning]
+        axes = (turned[..., :3, :3] @ own[:, :, None])[..., 0]  # f64[n, j, 3]
+        arms = frames[:, -1:, :3, 3] - turned[..., :3, 3]
+        both: Array = np.concatenate((np.cross(axes, arms), axes), axis=2).transpose(0, 2, 1)
+        return both
 
     def gravity_torque(self, q: Array, gravity: Sequence[float] = GRAVITY) -> Array:
         """Give the joint torques that hold the arm at rest, f64[j] in N m."""
@@ -126,9 +142,16 @@ def rpy_matrix(rpy: Array) -> Array:
 
 def axis_matrix(axis: Array, angle: float) -> Array:
     """Turn an axis f64[3] and an angle in rad into a matrix (Rodrigues)."""
+    return axis_matrices(axis, np.array([angle]))[0]
+
+
+def axis_matrices(axis: Array, angles: Array) -> Array:
+    """Turn an axis f64[3] and angles f64[n] in rad into matrices f64[n, 3, 3]."""
     x, y, z = axis / np.linalg.norm(axis)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
+    sines, cosines = np.sin(angles)[:, None, None], np.cos(angles)[:, None, None]
+    matrices: Array = np.eye(3) + sines * cross + (1 - cosines) * (cross @ cross)
+    return matrices
 
 
 def _pose(rotation: Array, xyz: Sequence[float]) -> Array:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from uva_lightning.robot.arm import JointTrajectory
 from uva_lightning.robot.arm_model import ArmModel
 from uva_lightning.robot.chain import Array
 from uva_lightning.robot.errors import BadShape, NonFinite, OutOfLimits, RobotConfigError, Stale
-from uva_lightning.robot.inverse import rotation_vector
+from uva_lightning.robot.inverse import rotation_angles
 from uva_lightning.robot.limits import Limits
 
 SPACING = 0.02
@@ -76,9 +74,14 @@ class Guard:
 
     def corners(self, pose: Array, opening: float) -> Array:
         """Give the outer corners of both fingers, f64[4, 3] in m in the frame of the base."""
-        half = 0.5 * opening + FINGER
-        own = np.array([(0.0, side * half, height * FINGER) for side in (-1, 1) for height in (-1, 1)])
-        corners: Array = own @ pose[:3, :3].T + pose[:3, 3]
+        return self._corners(pose[None], np.array([0.5 * opening + FINGER]))[0]
+
+    @staticmethod
+    def _corners(poses: Array, half: Array) -> Array:
+        """Give the corners f64[n, 4, 3] of fingers that reach so far to both sides, f64[n]."""
+        sides, heights = np.array([-1.0, -1.0, 1.0, 1.0]), FINGER * np.array([-1.0, 1.0, -1.0, 1.0])
+        own = np.stack(np.broadcast_arrays(0.0, half[:, None] * sides, heights), axis=2)
+        corners: Array = own @ poses[:, :3, :3].transpose(0, 2, 1) + poses[:, None, :3, 3]
         return corners
 
     def _check_times(self, trajectory: JointTrajectory, now: float) -> None:
@@ -126,38 +129,37 @@ class Guard:
         self._check_most("gripper speed", speed, self.limits.gripper_speed, "m/s")
 
     def _check_tool(self, time: Array, angles: Array, openings: Array) -> None:
-        before, limits = None, self.limits
+        moments, limits, chain = self._moments(time), self.limits, self.model.chain
+        frames = chain.frames_along(np.stack([np.interp(moments, time, column) for column in angles.T], axis=1))
+        poses = frames[:, -1]
+        half = 0.5 * np.interp(moments[1:], time, openings) + FINGER  # from outside it may come back
+        corners = self._corners(poses[1:], half)
         low = np.asarray(limits.workspace_min) + STOPPING
         high = np.asarray(limits.workspace_max) - STOPPING
-        for moment, q, opening in self._path(time, angles, openings):
-            pose = self.model.chain.forward(q)
-            corners = self.corners(pose, opening)
-            if before is not None and ((corners < low) | (corners > high)).any():  # from outside it may come back
-                raise OutOfLimits(
-                    f"The fingers would be at {corners.min(axis=0).round(3).tolist()} to "
-                    f"{corners.max(axis=0).round(3).tolist()} m, expected within {low.round(3).tolist()} to "
-                    f"{high.round(3).tolist()}, the workspace less {STOPPING} m to stop in."
-                )
-            singular = float(np.linalg.svd(self.model.chain.jacobian(q), compute_uv=False)[-1])
-            if before is not None and singular < limits.singular:
-                raise OutOfLimits(
-                    f"The arm would come near a singularity (smallest singular value {singular:.4f}), expected at "
-                    f"least {limits.singular:g}; choose another way."
-                )
-            if before is not None:
-                passed, earlier = moment - before[0], before[1]
-                speed = float(np.linalg.norm(pose[:3, 3] - earlier[:3, 3])) / passed
-                turn = float(np.linalg.norm(rotation_vector(pose[:3, :3] @ earlier[:3, :3].T))) / passed
-                self._check_most("tool speed", np.array([speed]), limits.eef_speed, "m/s")
-                self._check_most("tool turning", np.array([turn]), limits.eef_turn, "rad/s")
-            before = (moment, pose)
+        if (outside := ((corners < low) | (corners > high)).any(axis=(1, 2))).any():
+            found = corners[int(outside.argmax())]
+            raise OutOfLimits(
+                f"The fingers would be at {found.min(axis=0).round(3).tolist()} to "
+                f"{found.max(axis=0).round(3).tolist()} m, expected within {low.round(3).tolist()} to "
+                f"{high.round(3).tolist()}, the workspace less {STOPPING} m to stop in."
+            )
+        singular = float(np.linalg.svd(chain.jacobians(frames[1:]), compute_uv=False)[:, -1].min())
+        if singular < limits.singular:
+            raise OutOfLimits(
+                f"The arm would come near a singularity (smallest singular value {singular:.4f}), expected at "
+                f"least {limits.singular:g}; choose another way."
+            )
+        passed = np.diff(moments)
+        speed = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1) / passed
+        turn = rotation_angles(poses[1:, :3, :3] @ poses[:-1, :3, :3].transpose(0, 2, 1)) / passed
+        self._check_most("tool speed", speed, limits.eef_speed, "m/s")
+        self._check_most("tool turning", turn, limits.eef_turn, "rad/s")
 
-    def _path(self, time: Array, angles: Array, openings: Array) -> Iterator[tuple[float, Array, float]]:
-        """Give close places of the way, the first where it begins."""
+    @staticmethod
+    def _moments(time: Array) -> Array:
+        """Give close times on the way, the first where it begins."""
         count = max(2, int(np.ceil((time[-1] - time[0]) / SPACING)) + 1)
-        for moment in np.unique(np.concatenate((np.linspace(time[0], time[-1], count), time)).round(6)):
-            q = np.array([np.interp(moment, time, column) for column in angles.T])
-            yield float(moment), q, float(np.interp(moment, time, openings))
+        return np.unique(np.concatenate((np.linspace(time[0], time[-1], count), time)).round(6))
 
     @staticmethod
     def _check_most(what: str, values: Array, limit: float, unit: str) -> None:

@@ -112,3 +112,11 @@ def rotation_vector(rotation: Array) -> Array:
     column = int(np.diagonal(outer).argmax())
     axis: Array = outer[:, column] / np.sqrt(outer[column, column])
     return axis * (angle if axis @ skew >= 0 else -angle)
+
+
+def rotation_angles(rotations: Array) -> Array:
+    """Give by how much matrices f64[n, 3, 3] turn, f64[n] in rad."""
+    skew = rotations - rotations.transpose(0, 2, 1)
+    sines = 0.5 * np.linalg.norm(np.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], axis=1), axis=1)
+    angles: Array = np.arctan2(sines, 0.5 * (np.trace(rotations, axis1=1, axis2=2) - 1.0))
+    return angles

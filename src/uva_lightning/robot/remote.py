@@ -42,6 +42,8 @@ THINKING = 3.0
 """Longest time without any call while an episode runs, s: after it heartbeats end, since whoever drives hangs."""
 COMPARING = 5.0
 """Between two comparisons of clocks, s."""
+FINISHING = 70.0
+"""Longest wait for a recording to be on the server's disk, s."""
 ASKING = 0.1
 """Between two questions whether a person has answered, s."""
 
@@ -176,7 +178,6 @@ class RemoteStation(Station):
 
     def park(self, reason: str) -> None:
         """Have the arm go slowly to where it may go soft."""
-        self._beat_off()
         self.call("park", reason=reason[:500])
 
     def episode_begin(self, meta: Mapping[str, Any]) -> str:
@@ -191,8 +192,18 @@ class RemoteStation(Station):
         return str(self.call("episode_begin", meta=dict(meta))["episode"])
 
     def episode_end(self, label: Label, reason: str) -> str:
-        """End the recording; give its folder at the server, empty if nothing is recorded there."""
-        return str(self.call("episode_end", label=str(label), reason=reason[:500])["folder"])
+        """End the recording, wait until it is on the disk, and give its folder there, empty if nothing is recorded.
+
+        Raises:
+            RobotError: It could not be finished; what was written stays readable.
+        """
+        until = time.monotonic() + FINISHING
+        while time.monotonic() < until:
+            said = self.call("episode_end", label=str(label), reason=reason[:500])
+            if said["done"]:
+                return str(said["folder"])
+            time.sleep(ASKING)
+        raise ServerLost(f"The server has not finished the recording within {FINISHING:g} s; look after its disk.")
 
     def call(self, kind: str, **values: Any) -> Message:
         """Ask the server for something, as a sign of life."""
@@ -238,7 +249,8 @@ class RemoteStation(Station):
                 return
 
     def __enter__(self) -> Self:
-        self.connect()
+        if not self.link.session:
+            self.connect()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -204,8 +204,12 @@ class ArmService:
     def _episode_end(self, message: Message, session: Session, now: float) -> Mapping[str, Any]:
         if message["label"] not in tuple(Label):
             raise BadShape(f"The label is '{message['label']}', expected {', '.join(Label)}.")
-        self.floor.stand("the episode is over")
-        return {"folder": self.floor.episodes.end(Label(message["label"]), message["reason"])}
+        if self.floor.episodes.recording is not None:
+            self.floor.stand("the episode is over")
+            self.floor.hear()
+            self.floor.episodes.end(Label(message["label"]), message["reason"])
+        done, folder = self.floor.episodes.finished()
+        return {"done": done, "folder": folder}
 
     def _remember(self, message: Message, now: float) -> None:
         self._seen[message["session"], message["seq"]] = now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,8 @@ from uva_lightning.robot.operator import Label
 
 class Recording(Protocol):
     """One episode that is being written."""
+
+    folder: Path
 
     def step(self, row: Mapping[str, Any]) -> None:
         """Write a row."""
@@ -61,21 +64,23 @@ class Episodes:
     ) -> None:
         self.recorder, self.model, self.cameras, self.period = recorder, model, tuple(cameras), period
         self.recording: Recording | None = None
-        self.number = 0
+        self._finisher = ThreadPoolExecutor(1, "uva-arm-finish")  # a disk may take its time, an arm may not wait
+        self._finishing: Future[Path] | None = None
         self._due, self._seen, self._measured = float("-inf"), dict[str, float](), float("-inf")
 
     def begin(self, meta: Mapping[str, Any], now: float) -> str:
-        """Begin an episode; give its name. One that was left open is ended as invalid.
+        """Begin an episode; give its name, empty if nothing is recorded. One that was left open is ended as invalid.
 
         Raises:
             RobotError: It cannot be recorded.
         """
         self.end(Label.INVALID, "the next one began")
-        if self.recorder is not None:
-            self.recording = self.recorder.begin(meta)
-        self.number += 1
+        self._finishing = None
         self._due, self._seen, self._measured = now, {}, float("-inf")
-        return f"{self.number}"
+        if self.recorder is None:
+            return ""
+        self.recording = self.recorder.begin(meta)
+        return self.recording.folder.stem
 
     def tick(self, status: Status, now: float) -> None:
         """Write what is new.
@@ -133,14 +138,26 @@ class Episodes:
         if self.recording is not None:
             self.recording.event(event.kind, event.text, event.time)
 
-    def end(self, label: Label, reason: str) -> str:
-        """End the episode; give its folder, or nothing if none was recorded.
+    def end(self, label: Label, reason: str) -> None:
+        """Begin to finish the recording of the episode, if there is one."""
+        recording, self.recording = self.recording, None
+        if recording is not None:
+            self._finishing = self._finisher.submit(recording.end, label, reason)
+
+    def finished(self) -> tuple[bool, str]:
+        """Tell whether the last recording is on the disk, and in which folder, empty if nothing was recorded.
 
         Raises:
-            RobotError: It cannot be finished; what was written stays readable.
+            RobotError: It could not be finished; what was written stays readable.
         """
-        recording, self.recording = self.recording, None
-        return "" if recording is None else str(recording.end(label, reason))
+        if self._finishing is None:
+            return True, ""
+        return (True, str(self._finishing.result())) if self._finishing.done() else (False, "")
+
+    def close(self) -> None:
+        """Finish what is left."""
+        self.end(Label.INVALID, "the server ends")
+        self._finisher.shutdown(wait=True)
 
     def abort(self, reason: str) -> None:
         """Leave what was written, after an error of the recording itself; never raises one."""

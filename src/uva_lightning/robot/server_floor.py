@@ -49,13 +49,13 @@ class Floor:
         self.log = log or EventLog(None)
         self.over = False
         """Whether the person has ended the episode."""
-        self._preparing: tuple[Question, float] | None = None
+        self._preparing: tuple[Question, float] | None = None  # and since when
         self._dead = ""
 
     def tick(self) -> None:
         """See what has happened; never raises a ``RobotError``."""
         now = self.clock()
-        self._hear()
+        self.hear()
         status = self._status()
         if self.lease.lost(now):
             self._abandoned(f"'{self.lease.holder}' is silent for {self.lease.ttl:g} s")
@@ -81,7 +81,7 @@ class Floor:
         except RobotError as error:
             self.desk.answer(question, NO)
             return f"{type(error).__name__}: {error}"
-        self.desk.question, self._preparing = None, (question, now + HOMING)
+        self.desk.question, self._preparing = None, (question, now)
         return f"Episode {question.episode}: the arm goes home, then the policy moves it."
 
     def asked(self, kind: str, episode: int, now: float) -> str:
@@ -98,12 +98,13 @@ class Floor:
     def close(self) -> None:
         """End: the driver parks the arm, what was recorded is finished."""
         self.lease.disarm()
-        self.recorded(lambda: self.episodes.end(Label.INVALID, "the server ends"))
         self.driver.close()
-        self._hear()
+        self.hear()
+        self.recorded(self.episodes.close)
         self.note("closed", "The server ends")
 
-    def _hear(self) -> None:
+    def hear(self) -> None:
+        """Write down what the driver has met."""
         for event in self.driver.events():
             self.log.add(event.time, time.time(), event.kind, event.text)
             self.recorded(lambda event=event: self.episodes.event(event))  # type: ignore[misc]
@@ -123,7 +124,9 @@ class Floor:
         """Answer ``confirm`` once the arm is at home."""
         if self._preparing is None:
             return
-        question, until = self._preparing
+        question, since = self._preparing
+        if status.time <= since:  # from before
+            return
         if status.mode == Mode.HOMED:
             try:
                 self.driver.ask("allow", now)
@@ -131,7 +134,7 @@ class Floor:
             except RobotError as error:
                 self.desk.answer(question, NO)
                 self.note("refused", f"Episode {question.episode}: {error}")
-        elif status.mode == Mode.HOMING and now <= until:
+        elif status.mode == Mode.HOMING and now <= since + HOMING:
             return
         else:
             self.desk.answer(question, NO)

@@ -1,0 +1,48 @@
+"""An arm in another process: what it is told goes to a file, and a file makes it hang as ARX's SDK does."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+
+from uva_lightning.robot.fake_arm import FakeArm
+
+ROW = struct.Struct("<9d")
+SOFT = 1.0
+
+
+class LoggedArm(FakeArm):
+    """Writes time, softness and set-point of every command.
+
+    Args:
+        folder: Of ``sent`` and ``hang``.
+        q: Where it lies at the begin, rad.
+    """
+
+    def __init__(self, folder: str, q: list[float] | None = None) -> None:
+        super().__init__()
+        self.folder, self.q = Path(folder), np.zeros(6) if q is None else np.array(q)
+        self._file = (self.folder / "sent").open("ab", buffering=0)
+
+    def state(self):
+        if (self.folder / "hang").exists():
+            ctypes.PyDLL(None).sleep(1000)  # keeps the interpreter's lock: no thread and no signal handler runs
+        return super().state()
+
+    def command(self, q, opening):
+        self._file.write(ROW.pack(time.monotonic(), 0.0, *q, opening))
+        super().command(q, opening)
+
+    def damp(self):
+        self._file.write(ROW.pack(time.monotonic(), SOFT, *self.q, self.opening))
+        super().damp()
+
+
+def sent(folder):
+    """Give times f64[n], softness bool[n] and set-points f64[n, 7]."""
+    rows = np.array(list(ROW.iter_unpack((folder / "sent").read_bytes())))
+    return rows[:, 0], rows[:, 1] == SOFT, rows[:, 2:]
