@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 
 from uva_lightning.robot.camera import FakeCamera
@@ -97,3 +98,14 @@ def made_recordings(folder: Path, labels=("success",), **options) -> list[Path]:
     """Record an episode for each label, each a little faster than the one before."""
     runs = [RecordedRun(Onwards(0.02 + 0.005 * number), **options) for number in range(len(labels))]
     return [run.record(folder, Label(label)) for run, label in zip(runs, labels, strict=True)]
+
+
+def picture(number, size=(32, 48)):
+    """A grey picture by which a number is known again."""
+    return np.full((*size, 3), 10 * number % 250, np.uint8)
+
+
+def frames_of(path: Path) -> list:
+    """Times in s and pictures of a film."""
+    with av.open(str(path)) as film:
+        return [(float(frame.time), frame.to_ndarray(format="rgb24")) for frame in film.decode(video=0)]

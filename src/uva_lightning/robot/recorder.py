@@ -183,6 +183,8 @@ class Recording:
         Raises:
             RecordingFailed: It was over already, or could not be written; what there is stays in its folder.
         """
+        if self._failed is not None:
+            self._writer.join(PATIENCE)  # until it has let go of the files
         said = {"time": self._newest, "kind": LABEL, "text": Label(label).value, "reason": reason}
         self._offer("events", said, self._newest, always=True)
         self._over = True
