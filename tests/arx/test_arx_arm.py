@@ -18,6 +18,7 @@ keep(keeper, 0.3)
 soft = arm.state().q
 keeper.home(time.monotonic())
 keep(keeper, 8, lambda: keeper.mode is not Mode.HOMING)
+keep(keeper, 0.4)
 tell(mode=keeper.mode, soft=soft.tolist(), home=arm.state().q.tolist(), opening=arm.state().opening)
 """
 
@@ -40,8 +41,8 @@ def test_homing_and_a_trajectory(bus):
     told = bus.run(
         HOME
         + """
-go(keeper, [0.15, 0.45, 0.55, 0.2, -0.15, 0.2], 0.06)
-keep(keeper, 2.6)
+go(keeper, [0.15, 0.3, 0.3, 0.15, -0.15, 0.15], 0.066)
+keep(keeper, 3.2)
 tell(end=arm.state().q.tolist(), grip=arm.state().opening, running=keeper.mode)
 keeper.park(time.monotonic(), "done")
 keep(keeper, 8, lambda: keeper.mode is Mode.IDLE)
@@ -52,13 +53,13 @@ tell(events=[event for event, _ in events], fault=arm._watch.fault)
         60,
     )
     assert told["mode"] == "homed"
-    np.testing.assert_allclose(told["soft"], [0.2, 0.3, 0.4, -0.3, 0.1, -0.2], atol=0.01)
+    np.testing.assert_allclose(told["soft"], [0.1, 0.15, 0.2, -0.15, 0.1, -0.1], atol=0.01)
     arm = arm_model("X5_umi")
     np.testing.assert_allclose(told["home"], np.clip(0.0, arm.lower + 0.05, arm.upper - 0.05), atol=0.01)
     assert told["opening"] == pytest.approx(0.086, abs=2e-3)
     assert told["running"] == "running"
-    np.testing.assert_allclose(told["end"], [0.15, 0.45, 0.55, 0.2, -0.15, 0.2], atol=0.015)
-    assert told["grip"] == pytest.approx(0.06, abs=2e-3)
+    np.testing.assert_allclose(told["end"], [0.15, 0.3, 0.3, 0.15, -0.15, 0.15], atol=0.015)
+    assert told["grip"] == pytest.approx(0.066, abs=2e-3)
     assert (told["parked"], told["fault"]) == ("idle", None)
     assert told["events"] == ["idle", "homing", "homed", "armed", "running", "parking", "idle", "disconnected"]
 
@@ -69,9 +70,9 @@ tell(events=[event for event, _ in events], fault=arm._watch.fault)
         stiff = joint[joint["kp"] > 0]
         assert stiff["pos"].min() >= low - 1e-6
         assert stiff["pos"].max() <= high + 1e-6
-        assert np.abs(stiff["pos"] - stiff["angle"]).max() < 0.11  # never far from where it is
+        assert np.abs(stiff["pos"] - stiff["angle"]).max() < 0.13  # never far from where it is
         rise = np.diff(joint["kp"])
-        assert rise.max() < 0.15 * joint["kp"].max()  # a ramp, not a jump
+        assert rise.max() < 0.3 * joint["kp"].max()  # a ramp, not a jump
     last = frames[-7 * 100 :]
     assert (last["kp"] == 0).all()  # soft in the end, with damping
     assert (last["kd"][np.isin(last["id"], bus.joints)] > 0).all()
@@ -125,7 +126,7 @@ keeper.close()
     after = bus.frames(bus.joints)
     after = after[after["time"] > told["began"]]
     reaction = after["time"][after["kp"] == 0][0] - told["began"]
-    assert 0.02 <= reaction < 0.2, reaction  # 10 cycles, and what a busy machine adds
+    assert 0.02 <= reaction < 0.3, reaction  # 10 cycles, and what a busy machine adds
     assert told["mode"] == "fault"
     assert "joint 2 feels" in told["reason"]
     assert (told["calm"], told["again"]) == (None, "hold")
@@ -138,10 +139,10 @@ def test_an_obstacle_does_not_build_up_torque(bus):
         HOME
         + """
 can.fake_wall(1, 0.2)
-go(keeper, [0.8, 0.05, 0.05, 0, 0, 0], 0.086)
+go(keeper, [0.7, 0.05, 0.05, 0, 0, 0], 0.086)
 most = [0.0]
 def watch(): most[0] = max(most[0], abs(arm.state().torque[0]))
-keep(keeper, 3, lambda: keeper.mode is Mode.FAULT, watch)
+keep(keeper, 4, lambda: keeper.mode is Mode.FAULT, watch)
 tell(mode=keeper.mode, reason=keeper.reason, most=most[0])
 keep(keeper, 1.0)
 tell(left=abs(float(arm.state().torque[0])))
@@ -216,6 +217,14 @@ tell(**said)
     assert "RobotConfigError: This process has torch loaded" in told["training"]
     noise = [line for line in bus.output.read_text().splitlines() if not line.startswith("{")]
     assert noise == []  # what the SDK prints is kept away
+
+
+def test_an_sdk_that_hangs_while_it_connects_ends_the_process(bus):
+    process = bus.start("place(); can.fake_wild(1); arm = ArxArm(); tell(begins=1); arm.connect(1.0)")
+    assert process.wait(20) == 1
+    said = bus.output.read_text()
+    assert "Timeout" in said
+    assert "in open_controller" in said
 
 
 def test_two_processes_do_not_share_an_arm(bus, library, tmp_path):

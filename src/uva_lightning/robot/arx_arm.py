@@ -21,6 +21,8 @@ from uva_lightning.robot.errors import BadShape, NonFinite, OutOfLimits, RobotCo
 
 AHEAD = 0.02
 """How far ahead of the SDK's clock a set-point is due, s: it refuses one that is not; one without a time is a jump."""
+ATTEMPTS = 5
+"""To hand over a set-point in time."""
 RAMP = 0.5
 """Seconds in which it becomes stiff, or soft at the end."""
 LEAD = 0.1
@@ -99,12 +101,14 @@ class ArxArm(Arm):
             raise RobotConfigError(f"gripper_readout is {gripper_readout} rad, expected 0.1 to 12.5, or its negative.")
         self.connection = Connection(interface, velocity, gripper_speed, gripper_readout, urdf)
         self.stiffness = stiffness
-        self._watch = ArxWatch(self.model, torque_fraction, frozen)
+        self.torque_fraction, self.frozen = torque_fraction, frozen
+        self._watch = self._new_watch()
         self._lock = threading.RLock()
         self._sdk: Any = None
         self._controller: Any = None
         self._claim: socket.socket | None = None
         self._stiff_since: float | None = None  # None: soft
+        self._risen = False  # to full stiffness
         self._ended = threading.Event()
 
     # -- the interface ----------------------------------------------------------------------------------------------
@@ -123,15 +127,15 @@ class ArxArm(Arm):
             return
         refuse_beside_training()
         self._claim_interface()
+        self._watch = self._new_watch()
         try:
             self._sdk, self._controller = open_controller(self.model, self.connection, timeout)
             self._watch.accept([self._pause_and_read() for _ in range(5)])
         except BaseException:
             self.close()
             raise
-        self._ended.clear()
-        self._stiff_since = None
-        threading.Thread(target=self._look_after, name="arx-watch", daemon=True).start()
+        self._ended, self._stiff_since = threading.Event(), None
+        threading.Thread(target=self._look_after, args=(self._ended,), name="arx-watch", daemon=True).start()
 
     def state(self) -> ArmState:
         """Give the newest measurement; its ``fault`` is what the watch complains of."""
@@ -208,9 +212,11 @@ class ArxArm(Arm):
             self._controller.set_to_damping()  # its set-point becomes where it is; else it would go to an older one
             self._send(np.clip(state.q, self.model.lower, self.model.upper), state.opening)
             self._stiff_since = time.monotonic() - 0.02 * RAMP
-        elif time.monotonic() - self._stiff_since > RAMP + 0.1:
-            return
-        self._set_stiffness((time.monotonic() - self._stiff_since) / RAMP)
+            self._risen = False
+        if not self._risen:
+            share = (time.monotonic() - self._stiff_since) / RAMP
+            self._set_stiffness(share)
+            self._risen = share >= 1
 
     def _set_stiffness(self, share: float) -> None:
         default, part = self._controller.get_controller_config(), float(np.clip(share, 0.0, 1.0)) * self.stiffness
@@ -229,8 +235,13 @@ class ArxArm(Arm):
             raise ValueError(f"set-point {q.tolist()}, {wide} is not finite")
         still = np.zeros_like(q)
         target = self._sdk.JointState(np.array(q, float), still, still, wide / SHRUNK)
-        target.timestamp = self._controller.get_timestamp() + AHEAD
-        self._controller.set_joint_cmd(target)
+        for left in reversed(range(ATTEMPTS)):
+            target.timestamp = self._controller.get_timestamp() + AHEAD
+            try:
+                return self._controller.set_joint_cmd(target)
+            except ValueError:  # this process had to wait since it read the clock
+                if not left:
+                    raise
 
     # -- looking after it -------------------------------------------------------------------------------------------
 
@@ -254,8 +265,8 @@ class ArxArm(Arm):
             return
         self._stiffen(state)
 
-    def _look_after(self) -> None:
-        while not self._ended.wait(CYCLE):
+    def _look_after(self, ended: threading.Event) -> None:
+        while not ended.wait(CYCLE):
             with self._lock:
                 if self._controller is None:
                     return
@@ -263,6 +274,9 @@ class ArxArm(Arm):
                     self._act_on(self._read())
                 except (RuntimeError, ValueError) as error:
                     self._watch.complain(f"the SDK refuses to ease: {error}")
+
+    def _new_watch(self) -> ArxWatch:
+        return ArxWatch(self.model, self.torque_fraction, self.frozen)
 
     def _pause_and_read(self) -> ArmState:
         time.sleep(0.02)

@@ -47,9 +47,10 @@ def _make(part: str, base: str, options: Mapping[str, Any], build: Callable[[Any
             f"LeRobot cannot be imported by Python {running} ({error}); for Python "
             f"{'.'.join(map(str, NEEDED))} or newer pip install 'uva_lightning[lerobot]' installs it."
         ) from error
-    for module in iter_modules(package.__path__):  # a type is known once its module is imported
-        with suppress(ImportError):
-            import_module(f"lerobot.{part}.{module.name}")
+    for name in {"cameras", part}:  # a type is known once its module is imported; robots carry cameras
+        for module in iter_modules(import_module(f"lerobot.{name}").__path__):
+            with suppress(ImportError):
+                import_module(f"lerobot.{name}.{module.name}")
     try:
         return build(package, draccus.decode(getattr(package, base), dict(options)))
     except Exception as error:  # of any driver
