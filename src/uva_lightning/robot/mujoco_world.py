@@ -23,6 +23,8 @@ DAMPING = (2.0, 2.0, 2.0, 1.0, 1.0, 0.7)
 """N m s/rad, the same."""
 FINGER_STIFFNESS, FINGER_DAMPING, FINGER_FORCE = 1500.0, 20.0, 15.0
 """N/m, N s/m and the most force in N of each finger; the SDK could press harder."""
+WEIGHED = 5
+"""Steps of the simulation after which the weight that motors carry is computed anew; it changes slowly."""
 CATCH_UP = 0.2
 """Most seconds that are simulated at once to catch up with the clock; after a longer pause time was lost."""
 
@@ -86,7 +88,7 @@ class MujocoWorld:
             )
             self._data.qpos[self._cube : self._cube + 2] = cube
             self._goal, self._torque = self._data.qpos[self._place].copy(), np.zeros(len(self._place))
-            self.soft = True
+            self.soft, self._steps = True, 0
             self._mujoco.mj_forward(self._sim, self._data)
 
     def advance(self, seconds: float) -> None:
@@ -173,8 +175,11 @@ class MujocoWorld:
     def _step(self) -> None:
         data, joints = self._data, self.model.chain.joints
         place, speed = data.qpos[self._place], data.qvel[self._speed]
+        if self._steps % WEIGHED == 0:
+            self._weight = self.model.chain.gravity_torque(place[:joints])
+        self._steps += 1
         torque = -self._damping * speed
-        torque[:joints] += self.model.chain.gravity_torque(place[:joints])
+        torque[:joints] += self._weight
         if not self.soft:
             torque += self._stiffness * (self._goal - place)
         self._torque = np.clip(torque, -self._force, self._force)
