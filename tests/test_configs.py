@@ -21,7 +21,8 @@ CONFIGS = sorted(name for name in shipped() if "/" not in name)
 EMBEDDED = ["block_push.yaml", "quickstart.yaml", "showcase.yaml"]
 OWN = ["lerobot.yaml"]
 MIXED = ["human_video.yaml", "mixture.yaml"]
-PAPER = [name for name in CONFIGS if name not in (*EMBEDDED, *OWN, *MIXED)]
+SIMULATED = ["quickstart_arm.yaml"]  # run by test_hardware_rollout
+PAPER = [name for name in CONFIGS if name not in (*EMBEDDED, *OWN, *MIXED, *SIMULATED)]
 STAGES = {"both": [], "video": ["stages/video.yaml"], "joint": ["stages/joint.yaml"]}
 OFFICIAL = {
     ("pusht.yaml", "both"): 261.08,

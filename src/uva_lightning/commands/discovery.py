@@ -7,7 +7,16 @@ from importlib.metadata import entry_points
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.extras import install_command
 
-PACKAGES = ("objectives", "datamodules", "model.heads", "model.tokenizers", "callbacks", "strategies", "balancers")
+PACKAGES = (
+    "objectives",
+    "datamodules",
+    "model.heads",
+    "model.tokenizers",
+    "callbacks",
+    "strategies",
+    "balancers",
+    "robot.benches",
+)
 MODULES = ("curriculum", "learning_progress", "ramp")
 GROUP = "uva_lightning.objectives"
 

@@ -1,0 +1,54 @@
+"""Run episodes beside a training, in a process of its own: ``python -m uva_lightning.robot.evaluator FOLDER``.
+
+It takes jobs from FOLDER, see ``evaluator_job``, until it is told to stop (SIGTERM, SIGINT) or its parent is gone; in
+either case the arm is parked first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+POLL = 0.2
+"""Between two looks for a job, s."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until the end; gives the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m uva_lightning.robot.evaluator", description=__doc__)
+    parser.add_argument("folder", type=Path, help="folder of jobs and results")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="process without which it ends")
+    parser.add_argument("--nice", type=int, default=0, help="added to the niceness: 19 takes next to nothing")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the policy")
+    options = parser.parse_args(argv)
+    os.nice(options.nice)  # before the imports, which take seconds of a core
+    over = threading.Event()
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        over.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, end)
+
+    def ending() -> bool:
+        return over.is_set() or os.getppid() != options.parent
+
+    import torch
+
+    from uva_lightning.robot.evaluation import serve
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    torch.set_num_threads(options.threads)
+    serve(options.folder, ending, lambda: over.wait(POLL))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
