@@ -2,106 +2,23 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
-
 import numpy as np
 import pytest
 import torch
+from fast_policies import ACTIONS, EMBED, FUNCTIONS, SAMPLERS, maker, run
 
-from uva_lightning.datamodules.instructions import RandomInstructions
-from uva_lightning.datamodules.windows import Window
-from uva_lightning.model.fitted import fit_together
-from uva_lightning.model.heads.aggregate import ConvFC, TokenMLP
-from uva_lightning.model.heads.base import ActionChunkHead, ActionHead, VideoHead
-from uva_lightning.model.heads.consistency import Consistency
-from uva_lightning.model.heads.diffusion import DDIM, GaussianDiffusion
-from uva_lightning.model.heads.flow import FlowMatching
-from uva_lightning.model.streams import Prefix, Stream
+from uva_lightning.model.heads.aggregate import TokenMLP
+from uva_lightning.model.heads.base import ActionChunkHead
 from uva_lightning.model.tokenizers.kl_vae import KLVAE
-from uva_lightning.model.transformer import LatentTransformer
 from uva_lightning.policy.committed import Rest
 from uva_lightning.policy.engine import FastEngine, Trunk, snapshot
 from uva_lightning.policy.policy import UVAPolicy
 from uva_lightning.types import Tokens, Visible
 
-EMBED = RandomInstructions().embed
-NETWORK = {"width": 32, "depth": 1}
-SAMPLERS = {
-    "ancestral": (partial(GaussianDiffusion, clip=1.0, **NETWORK), 10),
-    "ddim": (partial(GaussianDiffusion, update=DDIM(), clip=1.0, **NETWORK), "ddim10"),
-    "dpm": (partial(GaussianDiffusion, clip=1.0, **NETWORK), "dpm8"),
-    "flow": (partial(FlowMatching, **NETWORK), 4),
-    "one step": (partial(Consistency, **NETWORK), 1),
-    "consistency": (partial(Consistency, **NETWORK), 3),
-}
-ACTIONS = np.random.default_rng(6).uniform(100, 400, (2, 16, 2)).astype(np.float32)
-FUTURE = {"top": np.random.default_rng(5).integers(0, 256, (2, 4, 96, 96, 3), dtype=np.uint8)}
-
-
-def first_is_best(past, futures):
-    proposals, samples = futures["top"].shape[:2]
-    return -np.arange(proposals * samples, dtype=np.float64).reshape(proposals, samples)
-
-
-FUNCTIONS = {
-    "act": lambda policy: policy.act().actions,
-    "imagine at once": lambda policy: policy.imagine(iterations=1)["top"],
-    "imagine in rounds": lambda policy: policy.imagine(iterations=4)["top"],
-    "imagine guided": lambda policy: policy.imagine(iterations=2, guidance=2.0)["top"],
-    "predict_next": lambda policy: policy.predict_next(None, ACTIONS, 2)["top"],
-    "explain": lambda policy: policy.explain(FUTURE).actions,
-    "plan": lambda policy: policy.plan(None, 3, first_is_best, margin=-1.0).actions,
-}
-
 
 @pytest.fixture(scope="module")
 def make(tiny_data, tiny_module):
-    """Give a function that makes a model with text, past actions and the denoiser of a name, each one once."""
-    window = Window(4, past_action=True)
-    data, spec = tiny_data(window=window), tiny_data(window=window, text=RandomInstructions()).spec
-    data.setup("fit")
-
-    def build(sampler, **options):
-        denoiser, steps = SAMPLERS[sampler]
-        heads = {
-            "video": lambda shape: VideoHead(shape, denoiser, steps=steps, residual=True),
-            "action": lambda shape: ActionHead(shape, denoiser, ConvFC, steps=steps),
-        }
-        streams = {"text": partial(Prefix, tokens=4), "past_video": partial(Stream, placeholder="video")}
-        module = tiny_module(
-            spec,
-            **{
-                "heads": heads,
-                "transformer": lambda shapes: LatentTransformer(shapes, 32, 2, 1, 1, streams),
-                **options,
-            },
-        )
-        module.tokenizer.fit(data.training_frames())
-        fit_together([module.actions, module.proprioception], data.training_numbers())
-        rng = torch.Generator().manual_seed(0)
-        for parameter in module.parameters():
-            parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng)
-        return module.eval()
-
-    usual = cache(build)
-    return lambda sampler, **options: build(sampler, **options) if options else usual(sampler)
-
-
-def run(policy, function):
-    """Two environments; a decision before the one that counts, so that what is kept is used."""
-    rng = np.random.default_rng(0)
-    policy.reset("push", seed=3)
-    for step in range(21):
-        policy.observe(
-            {
-                "video": {"top": rng.integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)},
-                "state": {"agent": rng.uniform(100, 400, (2, 2))},
-                **({"last_action": rng.uniform(100, 400, (2, 2))} if step else {}),
-            }
-        )
-        if step == 12:
-            policy.act()
-    return function(policy)
+    return maker(tiny_data, tiny_module)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -209,6 +126,36 @@ def test_steps_can_be_chosen(make):
     assert np.array_equal(
         run(many, FUNCTIONS["act"]), run(UVAPolicy(module, torch.float32, embed=EMBED), FUNCTIONS["act"])
     )
+
+
+def test_what_is_kept_follows_resets_drops_and_strides(make):
+    """Episodes begin anew, observations go missing, decisions come at ever other times: nothing stale is used."""
+    module, rng = make("flow"), np.random.default_rng(1)
+    fast, plain = (UVAPolicy(module, torch.float32, embed=EMBED, fast=fast) for fast in (True, False))
+    now, decided = {"a": 0, "b": 0}, 0
+    for policy in (fast, plain):
+        policy.reset("push", ["a", "b"], seed=1)
+    for moment in range(60):
+        name = "a" if moment % 2 else "b"
+        if rng.random() < 0.08:
+            now[name] = 0
+            for policy in (fast, plain):
+                policy.reset("pull", [name], seed=moment)
+        seen = {
+            "video": {"top": rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)},
+            "state": {"agent": rng.uniform(100, 400, 2)},
+            "step": now[name],
+        }
+        now[name] += 1 if rng.random() < 0.8 else 2  # the next one is dropped
+        chunks = []
+        for policy in (fast, plain):
+            policy.observe(seen, [name])
+            if moment % 7 in (0, 3):
+                chunks.append(policy.act(environments=[name]).actions)
+        if chunks:
+            decided += 1
+            assert chunks[0] == pytest.approx(chunks[1], abs=0.05)
+    assert decided > 12
 
 
 @pytest.mark.slow

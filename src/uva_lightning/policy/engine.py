@@ -9,12 +9,13 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from uva_lightning.model.heads.base import Head
+from uva_lightning.model.heads.base import ActionHead, Head
 from uva_lightning.model.heads.network import DenoisingMLP
 from uva_lightning.model.streams import Stream
 from uva_lightning.model.tokenizers.base import Tokenizer
 from uva_lightning.model.transformer import LatentTransformer
 from uva_lightning.module import UVAModule
+from uva_lightning.policy.graphs import Graphed, GraphedSampler, Recorder, cuda_graph
 from uva_lightning.policy.packed import pack, packs
 from uva_lightning.types import Tokens, Visible
 
@@ -73,26 +74,50 @@ class FastEngine(Engine):
     Args:
         module: Trained model.
         dtype: Of the matrix products, as that of the autocast around it.
-        compile: Compile transformer and denoising networks for fixed shapes, on a GPU as CUDA graphs; the first call
-            of each shape takes minutes. Not run on a GPU yet.
+        compile: Compile transformer and denoising networks for fixed shapes, and on a GPU record all of a decision as
+            CUDA graphs; the first call of each shape takes minutes. Not run on a GPU yet.
+        recorder: Records what runs; on a GPU, where it is compiled, as CUDA graphs if not given.
     """
 
-    def __init__(self, module: UVAModule, dtype: torch.dtype, compile: bool = False) -> None:
+    def __init__(
+        self, module: UVAModule, dtype: torch.dtype, compile: bool = False, recorder: Recorder | None = None
+    ) -> None:
         super().__init__(module)
         self._trunk = Trunk(snapshot(module.transformer, dtype))
         self._heads = {name: snapshot(cast(Head, head), dtype) for name, head in module.heads.items()}
         self._tokenizer = module.tokenizer.in_use(dtype)
-        if packs(dtype, module.device) and not compile:
+        if compile:
+            self._compile()
+            recorder = recorder or (cuda_graph if module.device.type == "cuda" else None)
+        elif packs(dtype, module.device):
             for part in (*self._trunk.blocks, *self._heads.values()):
                 pack(part)
-        if compile:
-            graphs = "reduce-overhead" if module.device.type == "cuda" else None
-            self._trunk.compile(graphs)
-            for head in self._heads.values():
-                for part in head.denoiser.children():
-                    part.compile(dynamic=False, mode=graphs)
-                    if isinstance(part, DenoisingMLP):
-                        part.compile_step(graphs)
+        self._encode: Callable[[Tensor], Tensor] = self._tokenizer.encode
+        if recorder is not None:
+            self._record(recorder)
+
+    def _compile(self) -> None:
+        self._trunk.compile()
+        for head in self._heads.values():
+            for part in head.denoiser.children():
+                part.compile(dynamic=False)
+                if isinstance(part, DenoisingMLP):
+                    part.compile_step()
+
+    def _record(self, recorder: Recorder) -> None:
+        """Let transformer, heads and encoder be recorded: four launches for a decision, and little between them."""
+        self._encode = Graphed(self._encode, recorder)
+        self._trunk.record(recorder)
+        for head in self._heads.values():
+            head.denoiser.sample = GraphedSampler(head.denoiser.sample, recorder)  # type: ignore[method-assign]
+            if isinstance(head, ActionHead):
+                head.aggregate.forward = Graphed(head.aggregate.forward, recorder)  # type: ignore[method-assign,assignment]
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """See the base class."""
+        device = self.module.device
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            return self._encode(frames.to(device)).half()
 
     @property
     def transformer(self) -> Any:
@@ -122,7 +147,7 @@ class Trunk:
 
     def __init__(self, transformer: LatentTransformer) -> None:
         self.inner = transformer
-        self._run: Callable[[Tokens, Visible, Mapping[str, Tensor]], Tensor] = self._plain
+        self._run: Callable[..., Tensor] = self._rest
         self._hidden: dict[tuple[str, torch.dtype], Tensor] = {}
         self._last: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
@@ -136,20 +161,27 @@ class Trunk:
         """What most of the arithmetic is in."""
         return self.inner.encoder, self.inner.decoder
 
-    def compile(self, mode: str | None) -> None:
-        """Compile for fixed shapes.
+    def compile(self) -> None:
+        """Compile for fixed shapes."""
+        self._run = torch.compile(self._run, dynamic=False)
 
-        Args:
-            mode: Of ``torch.compile``.
-        """
-        self._run = torch.compile(self._run, dynamic=False, mode=mode)
+    def record(self, recorder: Recorder) -> None:
+        """Record what comes after the shares of the streams; see ``Graphed``."""
+        self._run = Graphed(self._run, recorder)
 
     def __call__(self, tokens: Tokens, seen: Visible) -> Tensor:
         """See ``LatentTransformer.forward``; tensors given before must not be changed in place."""
-        return self._run(tokens, seen, self._shares(tokens, seen))
+        prefixes = [name for name in self.streams if name not in self.inner.fused]
+        shares = self._shares(tokens, seen)
+        return self._run(*shares.values(), *(part[name] for name in prefixes for part in (tokens, seen)))
 
-    def _plain(self, tokens: Tokens, seen: Visible, shares: Mapping[str, Tensor]) -> Tensor:
-        return self.inner.decode(self.inner.encode(tokens, seen, shares))
+    def _rest(self, *values: Tensor) -> Tensor:
+        """Fuse, encode and decode: of the shares of the streams, then values and visibility of each prefix."""
+        fused = list(self.inner.fused)
+        prefixes = [name for name in self.streams if name not in fused]
+        shares, own = dict(zip(fused, values, strict=False)), values[len(fused) :]
+        tokens, seen = Tokens(dict(zip(prefixes, own[::2], strict=True))), dict(zip(prefixes, own[1::2], strict=True))
+        return self.inner.decode(self.inner.encode(tokens, Visible(seen), shares))
 
     def _shares(self, tokens: Tokens, seen: Visible) -> Mapping[str, Tensor]:
         shares = {}

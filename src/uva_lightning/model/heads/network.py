@@ -151,9 +151,9 @@ class DenoisingMLP(SteppedNetwork):
             x = block.modulated(x, modulation)
         return self._put_out(x, last)
 
-    def compile_step(self, mode: str | None = None) -> None:
+    def compile_step(self) -> None:
         """Compile ``step`` for fixed shapes; ``Module.compile`` reaches ``forward`` alone."""
-        self.step = torch.compile(self.step, dynamic=False, mode=mode)  # type: ignore[method-assign]
+        self.step = torch.compile(self.step, dynamic=False)  # type: ignore[method-assign]
 
     def _put_out(self, x: Tensor, modulation: Tensor) -> Tensor:
         shift, scale = modulation.chunk(2, dim=-1)
