@@ -155,8 +155,10 @@ class Served:
 
     def __init__(self, folder):
         self.folder, self.lines, self.started, self.driver = folder, [], [], 0
+        part = {"class_path": "logged_arm.Part", "init_args": {"folder": str(folder)}}
+        arm = {"folder": str(folder), "q": READY.tolist(), "part": part}
         config = {
-            "arm": {"class_path": "logged_arm.LoggedArm", "init_args": {"folder": str(folder), "q": READY.tolist()}},
+            "arm": {"class_path": "logged_arm.LoggedArm", "init_args": arm},
             "limits": WIDE,
             "watchdogs": CALM,
             "rest": READY.tolist(),
@@ -223,6 +225,7 @@ def test_client_then_server_are_killed(tmp_path, how):
     served = Served(tmp_path)
     try:
         served.begin()
+        assert (tmp_path / "made").read_text().split() == [str(served.driver)]  # not in the server itself
         client = served.moved()
         client.send_signal(how)
         until(lambda: served.events("hold"), "it does not hold")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 import time
 from pathlib import Path
@@ -15,15 +16,24 @@ ROW = struct.Struct("<9d")
 SOFT = 1.0
 
 
+class Part:
+    """Tells which process makes it."""
+
+    def __init__(self, folder: str) -> None:
+        with (Path(folder) / "made").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+
 class LoggedArm(FakeArm):
     """Writes time, softness and set-point of every command.
 
     Args:
         folder: Of ``sent`` and ``hang``.
         q: Where it lies at the begin, rad.
+        part: Something else that only the driver's process may make.
     """
 
-    def __init__(self, folder: str, q: list[float] | None = None) -> None:
+    def __init__(self, folder: str, q: list[float] | None = None, part: Part | None = None) -> None:
         super().__init__()
         self.folder, self.q = Path(folder), np.zeros(6) if q is None else np.array(q)
         self._file = (self.folder / "sent").open("ab", buffering=0)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def serve(
-    arm: dict[str, Any],
+    arm: dict,  # type: ignore[type-arg] # typed, what it names inside would be made here, not in the driver's process
     cameras: list[Camera] | None = None,
     limits: Limits | None = None,
     watchdogs: Watchdogs | None = None,

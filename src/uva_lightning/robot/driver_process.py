@@ -22,6 +22,8 @@ from uva_lightning.serving.wire import Message
 
 STARTING = 30.0
 """Seconds for the process to begin, beside those for the arm to connect."""
+TELLING = 1.0
+"""Seconds between two complaints about a late driver."""
 
 
 class DriverProcess(Driver):
@@ -41,7 +43,7 @@ class DriverProcess(Driver):
     def __init__(self, options: DriverOptions, late: float = 0.05, dead: float = 0.2, answer: float = 0.2) -> None:
         self.limits, self.late, self.dead, self.answer = options.limits, late, dead, answer
         self._events, self._replies = deque[Event](maxlen=EVENTS), dict[int, Message]()
-        self._number, self._why, self._longest = 0, "", 0.0
+        self._number, self._why, self._told = 0, "", float("-inf")
         self._status: Status | None = None
         self._model: ArmModel | None = None
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -99,7 +101,7 @@ class DriverProcess(Driver):
         """Have the arm park and the process end; one that hangs is left to a person, since an arm may fall."""
         self._channel.send({"number": 0, "verb": "leave", "values": {"reason": "the server ends"}})
         try:
-            self.process.wait(PARKING if not self._why else self.answer)
+            self.process.wait(PARKING + CONNECT if not self._why else self.answer)
         except subprocess.TimeoutExpired:
             text = f"Process {self.process.pid} still has the arm; secure the arm, then run: kill -9 {self.process.pid}"
             self._events.append(Event(time.monotonic(), "left", text))
@@ -147,8 +149,8 @@ class DriverProcess(Driver):
             elif silent > self.dead:
                 self._why = f"The driver hangs: no tick for {silent:.2f} s."
                 self._channel.send({"number": 0, "verb": "stop", "values": {"reason": self._why}})  # if it wakes up
-            elif silent > self.late >= self._longest:
+            elif silent > self.late and now - self._told > TELLING:
+                self._told = now
                 self._events.append(Event(now, "late", f"The driver is late: no tick for {silent * 1e3:.0f} ms."))
-            self._longest = silent
         if self._why:
             raise DriverDead(f"{self._why} Press the emergency stop, look after the arm, then start the server anew.")
