@@ -17,7 +17,7 @@ from uva_lightning.robot.tool_poses import to_six
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("recordings")
-    made_recordings(path, ("success",), steps=13)
+    made_recordings(path, ("success",), steps=9)
     return path
 
 
@@ -28,18 +28,18 @@ def episode(folder):
 
 def test_under_the_same_limits_it_goes_the_same_way(episode):
     result = replay(episode, LIMITS)
-    assert [(chunk.then, chunk.today, chunk.alone) for chunk in result.chunks] == [(None, None, False)] * 4
+    assert [(chunk.then, chunk.today, chunk.alone) for chunk in result.chunks] == [(None, None, False)] * 3
     assert result.off < 0.01
     assert not result.refused
-    assert "4 chunks: 0 refused then, 0 today" in told(result)
+    assert "3 chunks: 0 refused then, 0 today" in told(result)
 
 
 def test_stricter_limits_refuse(episode):
     result = replay(episode, changed(LIMITS, eef_speed=0.01))
-    assert len(result.refused) == 4
-    assert [chunk.alone for chunk in result.chunks] == [False, True, True, True]
+    assert len(result.refused) == 3
+    assert [chunk.alone for chunk in result.chunks] == [False, True, True]
     assert "The tool speed would be" in result.chunks[0].today
-    assert "4 of those carried out then would be refused today" in told(result)
+    assert "3 of those carried out then would be refused today" in told(result)
     assert "alone: checked from where the recorded arm was" in told(result)
 
 
@@ -63,7 +63,7 @@ class Hasty:
 def test_wider_limits_allow_what_was_refused(tmp_path):
     """The refused chunk was never sent, so it is planned again from what the policy said."""
     strict = changed(LIMITS, eef_speed=0.05)
-    path = RecordedRun(Hasty(), steps=8, limits=strict).record(tmp_path, Label.FAILURE)
+    path = RecordedRun(Hasty(), steps=6, limits=strict).record(tmp_path, Label.FAILURE)
     episode = RecordedEpisode(path)
     assert [chunk.then is None for chunk in replay(episode, strict).chunks] == [False, True, True]
     assert not replay(episode, strict).allowed
@@ -95,7 +95,7 @@ def test_the_command_fails_where_something_would_be_refused(uva, folder):
     workspace = ("--limits.workspace_min", "[0.1, -0.35, -0.03]")
     status, out, _ = uva("arm", "replay", folder, *workspace)
     assert status == 0
-    assert "(success):\n4 chunks: 0 refused then, 0 today" in out
+    assert "(success):\n3 chunks: 0 refused then, 0 today" in out
     status, out, _ = uva("arm", "replay", folder, *workspace, "--limits.joint_velocity", 0.001)
     assert status == 1
     assert "refused today, OutOfLimits: The joint velocity" in out
