@@ -155,3 +155,5 @@ def test_an_unknown_arm_is_told(copied):
     changed_meta(arm="X9")(copied)
     with pytest.raises(BrokenEpisode, match="no usable entry 'arm' .*There is no arm model 'X9'"):
         RecordedEpisode(copied).model.chain.forward(np.zeros(6))
+    changed_meta(arm=None)(copied)
+    assert RecordedEpisode(copied, "X5").model.name == "X5"

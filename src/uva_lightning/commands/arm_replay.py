@@ -14,7 +14,7 @@ from uva_lightning.robot.recorder_files import recover
 from uva_lightning.robot.replay import replay, told
 
 
-def arm_replay(path: Path, limits: Limits | None = None, control: Control | None = None) -> int:
+def arm_replay(path: Path, limits: Limits | None = None, control: Control | None = None, arm: str | None = None) -> int:
     """Play recorded episodes dry, on an ideal arm, and say what today's limits would have refused.
 
     Nothing is connected to or moved. The status is 1 where something that was carried out would be refused.
@@ -23,10 +23,11 @@ def arm_replay(path: Path, limits: Limits | None = None, control: Control | None
         path: A recording, or a folder of them.
         limits: Today's limits, such as --limits.joint_velocity 0.5.
         control: Pace, for chunks that were refused before they became trajectories.
+        arm: Model of the arm, such as X5_umi, where a recording does not say it.
     """
     refused = 0
     for folder in find_episodes(path).finished:
-        episode = RecordedEpisode(folder)
+        episode = RecordedEpisode(folder, arm)
         try:
             result = replay(episode, limits, control)
         except RobotError as error:

@@ -100,13 +100,14 @@ class RecordedEpisode:
 
     Args:
         path: Its folder.
+        arm: Model of the arm, where the recording does not say it.
 
     Raises:
         BrokenEpisode: Something of it is absent or damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, arm: str | None = None) -> None:
+        self.path, self._arm = path, arm
         try:
             self.meta = read_meta(path)
         except ValueError as error:
@@ -126,7 +127,7 @@ class RecordedEpisode:
             BrokenEpisode: It is not recorded, or not known.
         """
         try:
-            return arm_model(str(self.meta.get("arm")))
+            return arm_model(str(self.meta.get("arm") or self._arm))
         except ValueError as error:
             raise BrokenEpisode(f"{self.path / META} has no usable entry 'arm' ({error}); add it there.") from error
 
