@@ -49,7 +49,7 @@ class Bus:
 
     def __init__(self, library: Path, folder: Path) -> None:
         self.library, self.log = library, folder / "can.log"
-        self.output = folder / "output.txt"
+        self.output, self.wild = folder / "output.txt", folder / "wild"
         self.process: subprocess.Popen | None = None
 
     def start(self, script: str) -> subprocess.Popen:
@@ -58,6 +58,7 @@ class Bus:
             "LD_PRELOAD": str(self.library),
             "FAKE_CAN": str(self.library),
             "FAKE_CAN_LOG": str(self.log),
+            "FAKE_CAN_WILD": str(self.wild),
             "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(HERE))),
             "OMP_NUM_THREADS": "1",
         }
@@ -97,6 +98,14 @@ class Bus:
         whole = self.log.stat().st_size // FRAME.itemsize
         frames = np.fromfile(self.log, FRAME, count=whole)
         return frames[(frames["kind"] != ENABLE) & np.isin(frames["id"], ids)]
+
+    def wait_until_silent(self, timeout: float = 30.0) -> None:
+        """Wait until a second passes without a command."""
+        end, size = time.monotonic() + timeout, -1
+        while size != self.log.stat().st_size:
+            assert time.monotonic() < end, "commands never end"
+            size = self.log.stat().st_size
+            time.sleep(1.0)
 
     def end(self) -> None:
         """End it, whatever it does."""
