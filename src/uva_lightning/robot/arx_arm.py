@@ -30,9 +30,9 @@ LEAD = 0.1
 full stiffness it is about half the torque limit of joint 1 as the SDK reads it; following 1.5 rad/s takes 0.06."""
 GRIP = 0.006
 """The same of the gripper, m: how hard it squeezes."""
-BEYOND = 0.1
+BEYOND = 0.2
 """A set-point so many rad (or the gripper's width times that) beyond a limit is a mistake, and refused; nearer ones are
-cut off, since a joint may be measured there."""
+cut off, since a joint may be measured there, by less than the watch allows, and set-points begin where it is."""
 CYCLE = 0.002
 """Of the SDK's control and of the watch, s."""
 
@@ -108,7 +108,7 @@ class ArxArm(Arm):
         self._controller: Any = None
         self._claim: socket.socket | None = None
         self._stiff_since: float | None = None  # None: soft
-        self._risen = False  # to full stiffness
+        self._share = 0.0  # of the stiffness that it has
         self._ended = threading.Event()
 
     # -- the interface ----------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ class ArxArm(Arm):
         except BaseException:
             self.close()
             raise
-        self._ended, self._stiff_since = threading.Event(), None
+        self._ended, self._stiff_since, self._share = threading.Event(), None, 0.0
         threading.Thread(target=self._look_after, args=(self._ended,), name="arx-watch", daemon=True).start()
 
     def state(self) -> ArmState:
@@ -170,7 +170,7 @@ class ArxArm(Arm):
         with self._lock:
             if self._controller is not None:
                 self._controller.set_to_damping()
-                self._stiff_since = None
+                self._stiff_since, self._share = None, 0.0
 
     def close(self) -> None:
         """Disconnect: the SDK lets go of the weight, so the arm sinks from wherever it is; park it before.
@@ -212,21 +212,19 @@ class ArxArm(Arm):
             self._controller.set_to_damping()  # its set-point becomes where it is; else it would go to an older one
             self._send(np.clip(state.q, self.model.lower, self.model.upper), state.opening)
             self._stiff_since = time.monotonic() - 0.02 * RAMP
-            self._risen = False
-        if not self._risen:
-            share = (time.monotonic() - self._stiff_since) / RAMP
-            self._set_stiffness(share)
-            self._risen = share >= 1
+        if self._share < 1:
+            self._set_stiffness(min(1.0, (time.monotonic() - self._stiff_since) / RAMP))
 
     def _set_stiffness(self, share: float) -> None:
-        default, part = self._controller.get_controller_config(), float(np.clip(share, 0.0, 1.0)) * self.stiffness
+        default, part = self._controller.get_controller_config(), share * self.stiffness
         gain = self._sdk.Gain(
             part * np.array(default.default_kp),
             np.array(default.default_kd),
             part * default.default_gripper_kp,
-            min(part, 1.0) * default.default_gripper_kd,
+            part * default.default_gripper_kd,
         )
         self._controller.set_gain(gain)
+        self._share = share
 
     def _send(self, q: Array, opening: float) -> None:
         """Hand a set-point to the SDK; nothing that is not finite passes here."""
@@ -286,7 +284,7 @@ class ArxArm(Arm):
         """Become soft slowly."""
         if self._controller is None or self._stiff_since is None:
             return
-        for share in np.linspace(1.0, 0.0, 25):
+        for share in np.linspace(self._share, 0.0, 25):
             self._set_stiffness(float(share))
             time.sleep(RAMP / 25)
         self.damp()

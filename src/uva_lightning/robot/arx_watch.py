@@ -15,7 +15,7 @@ GRIPPER_TORQUE = 1.5
 """Limit of the gripper's motor in the SDK, N m."""
 GRIPPER_BEYOND = 0.003
 """How far beyond its range a calibrated gripper may be read, m."""
-JOINT_BEYOND = 0.3
+JOINT_BEYOND = 0.15
 """The same of a joint, rad: nothing turns so far; its zero is wrong."""
 OVER = 0.02
 """Seconds for which the torque may be too high: 10 cycles of the SDK."""
