@@ -64,6 +64,10 @@ COMMANDS = {
         "uva_lightning.commands.bench_policy:bench_policy",
         "measure how long a model takes to decide and to imagine",
     ),
+    "bench planning": (
+        "uva_lightning.commands.bench_planning:bench_planning",
+        "compare the planner with the policy alone and with the true simulator",
+    ),
     "import-checkpoint": (
         "uva_lightning.commands.import_checkpoint:import_checkpoint",
         "make a checkpoint of the official code loadable",

@@ -1,66 +1,58 @@
-"""What a planner can read off imagined frames of block pushing: how far the asked block still has to go."""
+"""What a planner can read off imagined frames of block pushing: how far the blocks still have to go."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uva_lightning.envs.block_push import CLASSES
 from uva_lightning.envs.block_push_draw import AGENT, BLOCK_COLOURS, draw_empty
-from uva_lightning.envs.block_push_world import BLOCK_SIDE, SQUARES
-from uva_lightning.envs.pusht_world import AGENT_RADIUS, WORLD_SIZE
+from uva_lightning.envs.block_push_world import SQUARES
+from uva_lightning.envs.pusht_world import WORLD_SIZE
+from uva_lightning.policy.imagination import Futures
+from uva_lightning.policy.rewards import Reward
+from uva_lightning.policy.windows import Frames
 
 REACH = 330.0
 """Distance in px that agent and blocks move at most in a chunk of 16 steps."""
 LEAST = 0.15
 """Share of a colour in a pixel below which it is taken for an error of the picture."""
-CONTACT = BLOCK_SIDE / 2 + AGENT_RADIUS
-"""Distance in px between the centres of agent and block when they touch at a side."""
-AGENT_WEIGHT, TURN_WEIGHT = 0.15, 40.0
-"""Price of a px between agent and block, in px of the block's way; and of a rad that the agent has to go round it."""
+OTHER_WEIGHT = 0.5
+"""What a px of the other block's way counts, in px of the asked block's."""
 
 Points = NDArray[np.float64]
 
 
-class BlockPushGoal:
-    """Score futures by the way that the asked block has left to the asked square, in px, with a minus sign.
+class BlockPushGoal(Reward):
+    """Score futures by the way that is left in the last frame, in px, with a minus sign.
 
-    To it comes a smaller price for an agent that is not yet where it has to push, so that futures differ also before
-    the block moves. Both are read off the pictures: each pixel is taken as a mixture of the empty plane, the two
-    blocks' colours and the agent's, and the centre of a colour's share is where the thing is; of a blurred frame, the
-    mean of what may happen, that is the mean place. The last imagined frame counts.
+    That is the distance of the asked block from the asked square, and half that of the other block from the other
+    square, which has to be left free for it: who has pushed the other block into the asked square has chosen another
+    goal. Places are read off the pictures: each pixel is taken as a mixture of the empty plane, the two blocks' colours
+    and the agent's, and the centre of a colour's share is where the thing is; of a blurred frame, the mean of what may
+    happen, that is the mean place.
 
     Args:
         goal: Which block into which square: ``R-R``, ``R-G``, ``G-R`` or ``G-G``.
         camera: Camera that is judged.
     """
 
+    margin = 10.0
+
     def __init__(self, goal: str, camera: str = "top") -> None:
         if goal not in CLASSES:
             raise ValueError(f"goal is {goal!r}, expected one of {', '.join(CLASSES)}, block first.")
-        self.camera, (self.block, square) = camera, CLASSES[goal]
-        self.square = SQUARES[square]
+        self.camera, (block, square) = camera, CLASSES[goal]
+        self.squares = SQUARES[[square, 1 - square]] if block == 0 else SQUARES[[1 - square, square]]
+        self.weights = np.where(np.arange(2) == block, 1.0, OTHER_WEIGHT)
 
-    def __call__(
-        self, past: Mapping[str, NDArray[np.uint8]], future: Mapping[str, NDArray[np.uint8]]
-    ) -> NDArray[np.float64]:
+    def __call__(self, past: Frames, future: Futures) -> NDArray[np.float64]:
         """Score futures u8[k, b, t, H, W, 3] of observations with the past u8[b, t, H, W, 3]: f64[k, b] in px."""
         now = places(past[self.camera][:, -1])
         last = future[self.camera][:, :, -1]
-        there = places(last.reshape(-1, *last.shape[2:]), np.tile(now, (len(last), 1, 1)))
-        return -self.cost(there[:, self.block], there[:, -1]).reshape(last.shape[:2])
-
-    def cost(self, block: Points, agent: Points) -> Points:
-        """Give the way that is left, f64[n] in px, for centres f64[n, 2] of block and agent."""
-        way, offset = self.square - block, agent - block
-        left, apart = np.linalg.norm(way, axis=-1), np.linalg.norm(offset, axis=-1)
-        cosine = -(way * offset).sum(axis=-1) / np.maximum(left * apart, 1e-6)
-        turn = np.arccos(np.clip(cosine, -1, 1))  # 0 where the agent is opposite to the square
-        near = np.maximum(1 - left / BLOCK_SIDE, 0)  # at the square it no longer matters where the agent is
-        price: Points = AGENT_WEIGHT * np.maximum(apart - CONTACT, 0) + TURN_WEIGHT * turn
-        return left + price * (1 - near)
+        there = places(last.reshape(-1, *last.shape[2:]), np.tile(now, (len(last), 1, 1)))[:, :2]  # f64[k * b, 2, 2]
+        score: NDArray[np.float64] = -np.linalg.norm(there - self.squares, axis=-1) @ self.weights
+        return score.reshape(last.shape[:2])
 
 
 def places(pictures: NDArray[np.uint8], around: Points | None = None) -> Points:
@@ -75,14 +67,15 @@ def places(pictures: NDArray[np.uint8], around: Points | None = None) -> Points:
     """
     size = pictures.shape[1]
     axis = (np.arange(size) + 0.5) * WORLD_SIZE / size
-    shares = np.einsum("nhwc,hwcs->nhws", pictures.astype(np.float32) - draw_empty(size), _unmixing(size))
+    differs, unmixing = pictures.astype(np.float32) - draw_empty(size), _unmixing(size)
+    shares = sum(differs[..., colour, None] * unmixing[:, :, colour] for colour in range(3))  # f32[n, H, W, 3]
     shares = np.where(shares > LEAST, shares, 0.0).clip(max=1.0)
     if around is not None:
         near = np.abs(axis[:, None] - around[:, None, :, :].transpose(0, 3, 1, 2)) < REACH  # bool[n, 2, size, 3]
         shares = shares * near[:, 1, :, None] * near[:, 0, None]
-    grid = np.stack(np.meshgrid(axis, axis), axis=-1)  # x, y
-    mass = shares.sum(axis=(1, 2))
-    centres = np.einsum("nhws,hwp->nsp", shares, grid) / np.maximum(mass, 1e-6)[..., None]
+    grid = np.stack([*np.meshgrid(axis, axis), np.ones((size, size))], axis=-1).astype(np.float32)
+    sums = shares.reshape(len(shares), -1, 3).swapaxes(1, 2) @ grid.reshape(-1, 3)  # x, y and 1, f32[n, 3, 3]
+    mass, centres = sums[..., 2], sums[..., :2].astype(np.float64) / np.maximum(sums[..., 2:], 1e-6)
     fallback = np.full_like(centres, WORLD_SIZE / 2) if around is None else around
     found: Points = np.where(mass[..., None] > 1, centres, fallback)
     return found

@@ -1,0 +1,115 @@
+"""What planning is worth: the policy, the planner and its bound on the same starts (UVA section 4.5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uva_lightning.metrics.intervals import Interval, bootstrap_mean
+from uva_lightning.policy.imagination import Simulator
+from uva_lightning.policy.planner import Planner
+from uva_lightning.policy.windows import WindowPolicy
+from uva_lightning.rollouts import Actor, RolloutResult, run_rollouts
+
+POLICY, TYPICAL, PLANNED, BOUND = (
+    "policy alone",
+    "most typical proposal",
+    "planner, forward dynamics",
+    "planner, simulator",
+)
+Results = Mapping[str, Mapping[str, RolloutResult]]
+"""By way to act and by environment, all on the same seeds."""
+
+
+def ways(policy: WindowPolicy, proposals: int, bound: bool) -> dict[str, Callable[[], Actor]]:
+    """Give the ways to act that are compared, by name, each made anew for an environment.
+
+    Args:
+        policy: Trained model.
+        proposals: Chunks that every planner chooses from.
+        bound: Also plan with the true simulator.
+    """
+    made: dict[str, Callable[[], Actor]] = {
+        POLICY: lambda: policy,
+        TYPICAL: lambda: Planner(policy, proposals=proposals, margin=math.inf),
+        PLANNED: lambda: Planner(policy, proposals=proposals),
+    }
+    if bound:
+        made[BOUND] = lambda: Planner(policy, proposals=proposals, imagination=Simulator())
+    return made
+
+
+def compare(
+    policy: WindowPolicy,
+    envs: Sequence[str],
+    seeds: Sequence[int],
+    proposals: int,
+    execute: int,
+    bound: bool = True,
+    record: int = 0,
+) -> Results:
+    """Play every environment from the same starts in every way.
+
+    Args:
+        policy: Trained model.
+        envs: Environments with a goal that imagined frames can be judged by.
+        seeds: Starts.
+        proposals: Chunks that every planner chooses from.
+        execute: Actions of a chunk that are run before it decides again.
+        bound: Also plan with the true simulator.
+        record: Episodes of each to record.
+    """
+    return {
+        name: {env: run_rollouts(make(), env, policy.spec, seeds, execute, record) for env in envs}
+        for name, make in ways(policy, proposals, bound).items()
+    }
+
+
+def summary(results: Results) -> dict[str, Any]:
+    """Sum up success by way: per environment, over all of them, and the gain over the policy alone.
+
+    Intervals are 95 % Wilson per environment. Over all, a start counts as the mean of its environments, since these
+    share it, and intervals are bootstraps over the starts; gains are paired, start by start.
+    """
+    alone = _by_start(results[POLICY])
+    return {name: _row(found, alone) for name, found in results.items()}
+
+
+def _row(found: Mapping[str, RolloutResult], alone: NDArray[np.float64]) -> dict[str, Any]:
+    starts = _by_start(found)
+    gain = starts - alone
+    return {
+        "envs": {env: {"success": one.success, "interval": list(one.success_interval)} for env, one in found.items()},
+        "success": float(starts.mean()),
+        "interval": list(bootstrap_mean(starts)),
+        "gain": float(gain.mean()),
+        "gain_interval": list(bootstrap_mean(gain)),
+        "score": float(np.mean([one.score for one in found.values()])),
+    }
+
+
+def _by_start(found: Mapping[str, RolloutResult]) -> NDArray[np.float64]:
+    """Share of the environments that were solved, for every start: f64[n]."""
+    solved = [[float(episode.success) for episode in one.episodes] for one in found.values()]
+    return np.mean(solved, axis=0)
+
+
+def markdown(rows: Mapping[str, Any]) -> str:
+    """Write the summary as a table."""
+    envs = list(next(iter(rows.values()))["envs"])
+    head = ["success", *envs, "mean", "gain over the policy"]
+    lines = [head, ["---"] * len(head)]
+    for name, row in rows.items():
+        cells = [_cell(row["envs"][env]["success"], row["envs"][env]["interval"]) for env in envs]
+        gain = "" if name == POLICY else _cell(row["gain"], row["gain_interval"], "+.2f")
+        lines.append([name, *cells, _cell(row["success"], row["interval"]), gain])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: float, interval: Sequence[float] | Interval, form: str = ".2f") -> str:
+    low, high = interval
+    return f"{value:{form}} ({low:{form}} to {high:{form}})"
