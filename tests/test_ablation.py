@@ -322,7 +322,7 @@ def test_a_killed_ablation_goes_on_and_repeats_itself(uva, tiny_run, tmp_path):
     process.wait()
     kept = {path: path.stat().st_mtime for path in out.glob("*/seed-*/result.json")}
     status, shown, complaint = uva(*arguments)
-    while status == 2 and "or a training that one has left behind" in complaint:  # it ends by itself
+    while status == 2 and "or a process that one has left behind" in complaint:  # it ends by itself
         assert time.monotonic() < end
         time.sleep(0.5)
         status, shown, complaint = uva(*arguments)

@@ -85,6 +85,7 @@ def test_a_killed_worker_loses_nothing():
         assert [game.episode for game in games] == expected
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_replaced():
     with Workers(1, patience_s=3.0) as workers:
         workers.begin(RECIPE, [Start(5)])

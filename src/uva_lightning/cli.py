@@ -33,6 +33,7 @@ COMMANDS = {
         "learn from demonstrations what success looks like, for a planner",
     ),
     "rollout": ("uva_lightning.commands.rollout:rollout", "run a checkpoint in simulated environments"),
+    "eval": ("uva_lightning.commands.eval:evaluate", "play a suite of scenarios and write a report with intervals"),
     "serve": (
         "uva_lightning.commands.serve:serve",
         "let robots ask a checkpoint over the network",

@@ -245,8 +245,12 @@ def _short(value: Any) -> str:
 
 
 @contextmanager
-def alone(file: Path) -> Iterator[int]:
+def alone(file: Path, command: str = "uva ablate") -> Iterator[int]:
     """Lock a folder by a file in it, for this process and those that inherit the descriptor.
+
+    Args:
+        file: Made where absent.
+        command: Who works there, for the message.
 
     Raises:
         UserError: It is locked.
@@ -256,7 +260,7 @@ def alone(file: Path) -> Iterator[int]:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(
-                f"Another 'uva ablate' works in {file.parent}, or a training that one has left behind; wait for its "
+                f"Another '{command}' works in {file.parent}, or a process that one has left behind; wait for its "
                 f"end, or see which process it is with: fuser {file}"
             ) from error
         yield opened.fileno()

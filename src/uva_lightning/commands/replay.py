@@ -105,7 +105,16 @@ def pipeline(recordings: Recordings, ckpt: Path | None, set: str | None) -> tupl
 def checked(
     pool: Workers, recordings: Recordings, data: RobotDataModule, space: ActionSpace, episodes: int, execute: int
 ) -> Replayed:
-    """Replay some demonstrations, evenly spaced, or all for 0."""
+    """Replay some demonstrations, evenly spaced, or all for 0.
+
+    Args:
+        pool: Simulates.
+        recordings: The demonstrations.
+        data: Reads them.
+        space: How the model sees actions.
+        episodes: How many.
+        execute: Actions of each chunk that are run.
+    """
     recorded = recordings.episodes()
     count = min(episodes or len(recorded), len(recorded))
     chosen = np.linspace(0, len(recorded) - 1, count).astype(int).tolist()

@@ -14,11 +14,31 @@ from numpy.typing import NDArray
 from uva_lightning.envs.games import Recipe, Seen, Start
 from uva_lightning.envs.receding_horizon import History
 from uva_lightning.envs.vector import Workers
-from uva_lightning.rollouts import SUCCESS_REWARD, Actor, Episode, frame_offsets, open_env
+from uva_lightning.rollouts import SUCCESS_REWARD, Actor, Episode, Observation, frame_offsets, open_env
 from uva_lightning.types import DataSpec
 
 WAVE = 10
 """Episodes side by side: so many are lost at most when an evaluation is killed, and memory stays bounded."""
+
+
+class Expert:
+    """Baseline: let the environment's own expert act, which sees the state; needs starts with ``expert``.
+
+    Args:
+        horizon: Actions in a chunk.
+        action_dim: Width of an action.
+    """
+
+    def __init__(self, horizon: int, action_dim: int) -> None:
+        self.horizon, self.action_dim = horizon, action_dim
+
+    def reset(self, seed: int) -> None:
+        """The expert follows the seed of each episode."""
+
+    def act(self, observation: Observation) -> NDArray[np.float32]:
+        """Give chunks that nobody runs."""
+        count = len(next(iter(observation["video"].values())))
+        return np.zeros((count, self.horizon, self.action_dim), dtype=np.float32)
 
 
 @dataclass

@@ -1,0 +1,232 @@
+"""``uva eval``: play a suite with checkpoints, servers and baselines, and write numbers that can be defended."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from uva_lightning.ablation.run import alone, stopping_on_sigterm
+from uva_lightning.commands.checks import chosen_device
+from uva_lightning.commands.errors import UserError
+from uva_lightning.commands.extras import install_command
+from uva_lightning.commands.replay import checked, opened, pipeline
+from uva_lightning.commands.rollout import RESULTS, run_folder
+from uva_lightning.envs.vector import Workers
+from uva_lightning.evaluation.contenders import Checkpoint, Contender, Remote, baseline, named, safe
+from uva_lightning.evaluation.content import FORMAT, content
+from uva_lightning.evaluation.journal import Journal
+from uva_lightning.evaluation.page import markdown
+from uva_lightning.evaluation.play import WAVE
+from uva_lightning.evaluation.plot import draw
+from uva_lightning.evaluation.run import Evaluation, Outcome
+from uva_lightning.evaluation.suite import Scenario, suite_of
+from uva_lightning.model.checkpoint import load_module
+from uva_lightning.results import write_json
+from uva_lightning.whole_files import whole
+
+REPORT, PLOT, JOURNAL, LOCK = "report.md", "scores.png", "journal.jsonl", ".lock"
+
+
+@dataclass(frozen=True)
+class Playing:
+    """How episodes are played.
+
+    Args:
+        execute: Actions of each chunk that are run before the policy decides again.
+        beside: Episodes side by side; so many are played again at most after the evaluation was killed.
+        videos: Episodes of each scenario that are filmed.
+        set: Data set of a mixture that is like the environment; the only one with actions where left out.
+        keys: For a server that is not ours, our names of pictures and states by its names, as JSON.
+        prompt: Instruction for a policy server.
+    """
+
+    execute: int = 8
+    beside: int = WAVE
+    videos: int = 2
+    set: str | None = None
+    keys: dict[str, str | list[str]] | None = None
+    prompt: str = ""
+
+    def __post_init__(self) -> None:
+        for name, least in (("execute", 1), ("beside", 1), ("videos", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least {least}; set --play.{name}.")
+
+
+def evaluate(
+    suite: str = "pusht",
+    ckpt: str = "",
+    policy: str = "",
+    baselines: str = "hold",
+    data: Path | None = None,
+    episodes: int | None = None,
+    seed: int | None = None,
+    out: Path | None = None,
+    replays: int = 20,
+    device: str = "auto",
+    workers: int = 0,
+    play: Playing = Playing(),  # frozen
+) -> None:
+    """Play the scenarios of a suite; writes results.json, report.md, scores.png and films.
+
+    Demonstrations are replayed first, and a policy is not scored where they fail. Finished episodes are kept: the same
+    command goes on where it was killed, and plays only what is new when there are more episodes or contenders.
+
+    Args:
+        suite: pusht, pusht_official, block_push or paper; or a YAML file with class_path and init_args of your own.
+        ckpt: Checkpoint of a training run, or folder of uva import-checkpoint; several with commas between, and with
+            names, UVA=a.ckpt,UVA-action=b.ckpt.
+        policy: Address of a policy server, ws://HOST:PORT, ours or one of openpi's protocol; several likewise.
+        baselines: hold, expert; several with commas between; nothing for none.
+        data: Demonstrations to replay first; those of the first checkpoint's training where left out.
+        episodes: Episodes of each scenario; the suite's own number, 50, where left out.
+        seed: Seed of the first one, 100000 where left out.
+        out: Folder; evaluations/SUITE in the run's folder where left out.
+        replays: Demonstrations to replay first, evenly spaced; 0 skips that.
+        device: Where the model runs; auto takes the GPU where there is one.
+        workers: Processes that simulate; 0 takes one per core.
+        play: How episodes are played.
+    """
+    for name, value in (("replays", replays), ("workers", workers)):
+        if value < 0:
+            raise UserError(f"{name} is {value}, expected 0 or more; set --{name}.")
+    if not ckpt and not policy and not baselines:
+        raise UserError("Nobody is to be evaluated, expected one of --ckpt FILE, --policy ws://HOST:PORT, --baselines.")
+    chosen = suite_of(suite, episodes, seed)
+    scenarios = chosen.scenarios()
+    contenders = _contenders(ckpt, policy, baselines, device, play, scenarios[0].starts[0].seed)
+    folder = out or _folder(ckpt) / "evaluations" / safe(Path(suite).stem)
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with (
+        alone(folder / LOCK, "uva eval"),
+        stopping_on_sigterm(),
+        Journal(folder / JOURNAL) as journal,
+        Workers(workers or os.cpu_count() or 1) as pool,
+    ):
+        replayed = _replay(pool, scenarios, ckpt, data, replays, play)
+        evaluation = Evaluation(folder, pool, play.videos, play.beside)
+        outcome = _play(evaluation, scenarios, contenders, journal, suite)
+        crashes = pool.crashes
+    called = {"suite": suite, "command": shlex.join(["uva", *sys.argv[1:]]), "missing": dict(chosen.missing())}
+    spent = {"seconds": round(time.monotonic() - began, 1), "crashes": crashes, "replay": replayed}
+    films = _films(evaluation, scenarios, contenders, outcome)
+    _write(folder, {"format": FORMAT, **called, **spent, **content(scenarios, contenders, outcome, films)})
+
+
+def _play(
+    evaluation: Evaluation,
+    scenarios: Sequence[Scenario],
+    contenders: Sequence[Contender],
+    journal: Journal,
+    suite: str,
+) -> Outcome:
+    """Play all, with a bar.
+
+    Raises:
+        UserError: Nothing could be played.
+    """
+    total = len(contenders) * sum(len(scenario.starts) for scenario in scenarios)
+    try:
+        with tqdm(total=total, desc="episodes", unit="episode") as bar:
+            outcome = evaluation(scenarios, contenders, journal, bar.update)
+    finally:
+        for contender in contenders:
+            contender.close()
+    if not outcome.results:
+        reasons = "; ".join(f"{scenario}, {who}: {why}" for scenario, who, why in outcome.left_out)
+        raise UserError(f"None of the scenarios of '{suite}' could be played: {reasons}")
+    return outcome
+
+
+def _contenders(ckpt: str, policy: str, baselines: str, device: str, play: Playing, seed: int) -> list[Contender]:
+    where, found = chosen_device(device), list[Contender]()
+    for name, path in named(ckpt) if ckpt else ():
+        found.append(Checkpoint(name, Path(path), play.execute, where, seed, play.set))
+    for name, url in named(policy) if policy else ():
+        found.append(Remote(name, url, play.execute, play.keys, play.prompt))
+    found += [baseline(name.strip(), play.execute) for name in baselines.split(",") if name.strip()]
+    names = [contender.name for contender in found]
+    if double := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"Two contenders are called '{sorted(double)[0]}'; give each a name of its own: NAME=PATH.")
+    return found
+
+
+def _folder(ckpt: str) -> Path:
+    """Give the folder of the first checkpoint's run, or the present one."""
+    return run_folder(Path(named(ckpt)[0][1])) if ckpt else Path()
+
+
+def _replay(
+    pool: Workers,
+    scenarios: Sequence[Scenario],
+    ckpt: str,
+    data: Path | None,
+    count: int,
+    play: Playing,
+) -> dict[str, Any]:
+    """Replay demonstrations in the first environment that they are of; once for each data set and checkpoint.
+
+    Raises:
+        UserError: They do not reach their own score, or look different.
+    """
+    first = Path(named(ckpt)[0][1]) if ckpt else None
+    if count == 0:
+        return {"skipped": "replays=0 was asked for."}
+    if data is None and first is not None:
+        path = load_module(first)[1].chosen(play.set).path
+        data = path if path.exists() else None
+    if data is None:
+        return {"skipped": "no demonstrations were given, and those of the training are not here; set --data."}
+    why = ""
+    for env in dict.fromkeys(scenario.env.partition(":")[0] for scenario in scenarios):
+        try:
+            recordings = opened(env, data)
+            recordings.episodes()
+        except UserError as error:
+            why = why or str(error)
+            continue
+        result = checked(pool, recordings, *pipeline(recordings, first, play.set), count, play.execute)
+        if faults := result.faults():
+            raise UserError(
+                f"No policy is scored, since demonstrations and simulator differ: {' '.join(faults)} "
+                "(uva replay shows all of it; --replays 0 scores all the same)."
+            )
+        return {"data": str(data), **result.record()}
+    return {"skipped": why}
+
+
+def _films(
+    evaluation: Evaluation, scenarios: Sequence[Scenario], contenders: Sequence[Contender], outcome: Outcome
+) -> dict[str, dict[str, list[str]]]:
+    """Name the films, relative to the folder, by scenario and contender."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for scenario in scenarios:
+        for contender in contenders:
+            if contender.name in outcome.results.get(scenario.name, {}):
+                seeds = [start.seed for start in scenario.starts[: evaluation.videos]]
+                paths = [evaluation.film(scenario, contender, seed).relative_to(evaluation.out) for seed in seeds]
+                found.setdefault(scenario.name, {})[contender.name] = [path.as_posix() for path in paths]
+    return found
+
+
+def _write(folder: Path, found: dict[str, Any]) -> None:
+    write_json(folder / RESULTS, found)
+    page = markdown(found)
+    with whole(folder / REPORT) as part:
+        part.write_text(page)
+    sys.stdout.write(f"\n{page}\n")
+    try:
+        with whole(folder / PLOT) as part:
+            draw(found, part)
+    except ImportError as error:
+        sys.stdout.write(f"No plot: {error}; install it with {install_command('matplotlib')}\n")
+    sys.stdout.write(f"{RESULTS}, {REPORT}, {PLOT} and films are in {folder}\n")

@@ -1,0 +1,202 @@
+"""Who is evaluated: checkpoints, policies at the other end of a network, and baselines, all in the same harness."""
+
+from __future__ import annotations
+
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from uva_lightning.commands.errors import UserError, hint
+from uva_lightning.commands.rollout import CHECKPOINTS, TOKEN, find_checkpoint, run_folder
+from uva_lightning.evaluation.play import Expert
+from uva_lightning.model.stored import weights_file
+from uva_lightning.policy.windows import WindowPolicy
+from uva_lightning.results import sha256
+from uva_lightning.rollouts import Actor, HoldPosition
+from uva_lightning.serving.keys import Target
+from uva_lightning.serving.remote import RemoteActor, contract_with
+from uva_lightning.types import DataSpec
+
+
+class Contender(ABC):
+    """Something that acts.
+
+    Args:
+        name: A row of the tables.
+        execute: Actions of a chunk that are run.
+    """
+
+    expert = False
+    """Whether the environment's own expert acts."""
+    place = ""
+    """Where it is, for people; its episodes do not follow from it."""
+
+    def __init__(self, name: str, execute: int) -> None:
+        self.name, self.execute = name, execute
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Say what it is: all that its episodes follow from."""
+
+    @abstractmethod
+    def spec(self, env: str) -> DataSpec:
+        """Say what it wants to see of an environment."""
+
+    @abstractmethod
+    def actor(self, env: str) -> Actor:
+        """Give what decides."""
+
+    def close(self) -> None:  # noqa: B027  # most hold nothing
+        """Let go of what it holds."""
+
+
+class Checkpoint(Contender):
+    """A trained model.
+
+    Args:
+        name: See the base class.
+        path: Checkpoint of a training run, or folder of ``uva import-checkpoint``.
+        execute: See the base class.
+        device: Where it runs.
+        seed: Of its noise.
+        set: Data set of a mixture.
+    """
+
+    def __init__(self, name: str, path: Path, execute: int, device: str, seed: int, set: str | None) -> None:
+        super().__init__(name, execute)
+        find_checkpoint(path)
+        self.place, self.seed = str(path.resolve()), seed
+        self.policy = WindowPolicy.from_checkpoint(path, device, seed, set)
+        self._sha256 = sha256(weights_file(path))
+
+    def facts(self) -> dict[str, Any]:
+        """See the base class."""
+        contract = asdict(self.policy.spec)
+        facts = {"sha256": self._sha256, "set": self.policy.set, "seed": self.seed, "contract": contract}
+        return {"kind": "checkpoint", **facts}
+
+    def spec(self, env: str) -> DataSpec:
+        """See the base class."""
+        return self.policy.spec
+
+    def actor(self, env: str) -> Actor:
+        """See the base class."""
+        return self.policy
+
+
+class Remote(Contender):
+    """A policy server, ours or one of openpi's protocol; a token comes from the environment variable ``UVA_TOKEN``.
+
+    Args:
+        name: See the base class.
+        url: ``ws://HOST:PORT``.
+        execute: See the base class.
+        keys: For a server that is not ours, our names by its names.
+        prompt: Instruction.
+    """
+
+    def __init__(self, name: str, url: str, execute: int, keys: Mapping[str, Target] | None, prompt: str) -> None:
+        super().__init__(name, execute)
+        self.place, self._asked = url, {"keys": dict(keys or {}), "prompt": prompt}
+        self.remote = RemoteActor(url, execute, os.environ.get(TOKEN, ""), keys, prompt)
+
+    def facts(self) -> dict[str, Any]:
+        """See the base class."""
+        contract = None if self.remote.contract is None else asdict(self.remote.contract)
+        server = str(self.remote.metadata.get("server", "unknown"))
+        return {"kind": "server", "url": self.remote.url, "server": server, "contract": contract, **self._asked}
+
+    def spec(self, env: str) -> DataSpec:
+        """See the base class."""
+        return self.remote.contract or contract_with(env, self.execute)
+
+    def actor(self, env: str) -> Actor:
+        """See the base class."""
+        return self.remote
+
+    def close(self) -> None:
+        """End all sessions."""
+        self.remote.reset(0)
+
+
+class Hold(Contender):
+    """Stay where the robot is: what a number is worth."""
+
+    def facts(self) -> dict[str, Any]:
+        """See the base class."""
+        return {"kind": "baseline", "what": "holds the position it starts at"}
+
+    def spec(self, env: str) -> DataSpec:
+        """See the base class."""
+        return contract_with(env, self.execute)
+
+    def actor(self, env: str) -> Actor:
+        """See the base class."""
+        spec = self.spec(env)
+        same = [name for name, width in spec.state_dims.items() if width == spec.action_dim]
+        if not same:
+            raise ValueError(
+                f"'{env}' has the states {dict(spec.state_dims)}, expected one that is {spec.action_dim} wide as its "
+                "actions, to hold; leave the baseline out."
+            )
+        return HoldPosition(same[0], spec.horizon)
+
+
+class StateExpert(Contender):
+    """The environment's own expert, which sees the state."""
+
+    expert = True
+
+    def facts(self) -> dict[str, Any]:
+        """See the base class."""
+        return {"kind": "baseline", "what": "scripted expert that sees the state"}
+
+    def spec(self, env: str) -> DataSpec:
+        """See the base class."""
+        return contract_with(env, self.execute)
+
+    def actor(self, env: str) -> Actor:
+        """See the base class."""
+        spec = self.spec(env)
+        return Expert(spec.horizon, spec.action_dim)
+
+
+BASELINES: dict[str, type[Contender]] = {"hold": Hold, "expert": StateExpert}
+
+
+def baseline(name: str, execute: int) -> Contender:
+    """Make a baseline by its name."""
+    if name not in BASELINES:
+        raise UserError(f"There is no baseline '{name}'.{hint(name, BASELINES)}")
+    return BASELINES[name](name, execute)
+
+
+def named(given: str) -> list[tuple[str, str]]:
+    """Split ``UVA=a.ckpt,b.ckpt`` into names and the rest; without a name it is that of the run, or the address."""
+    found: list[tuple[str, str]] = []
+    for one in given.split(","):
+        name, equals, value = one.strip().partition("=")
+        if not equals or "/" in name or ":" in name:  # paths and addresses may hold one, too
+            name, value = called(one.strip()), one.strip()
+        found.append((name, value))
+    names = [name for name, _ in found]
+    if double := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"'{sorted(double)[0]}' is named twice in '{given}'; give each a name of its own: NAME=PATH.")
+    return found
+
+
+def called(value: str) -> str:
+    """Name a checkpoint by its run, and a server by its address."""
+    if "://" in value:
+        return value.partition("://")[2]
+    path = Path(value)
+    return run_folder(path).name if path.parent.name == CHECKPOINTS else path.stem
+
+
+def safe(name: str) -> str:
+    """Make a file name."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", name)

@@ -1,0 +1,121 @@
+"""The report of an evaluation as Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from uva_lightning.ablation.page import grid
+
+NOTHING = "–"
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """Write the page.
+
+    Args:
+        content: What ``results.json`` holds.
+    """
+    scenarios, machine = content["scenarios"], content["machine"]
+    names = list(content["contenders"])
+    counts = sorted({row["n"] for one in scenarios.values() for row in one["results"].values()})
+    kept = f", {content['kept']} of them by an earlier call" if content["kept"] else ""
+    parts = [
+        f"# Evaluation: {content['suite']}\n",
+        f"`{content['command']}`\n",
+        f"{content['played'] + content['kept']} episodes ({' or '.join(map(str, counts))} of each scenario{kept}) in "
+        f"{content['seconds'] / 60:.1f} min; {content['crashes']} workers had to be replaced. {machine['processor']}, "
+        f"{machine['cores']} cores, GPU {machine['gpu']}, torch {machine['torch']}, uva_lightning "
+        f"{machine['uva_lightning']}.\n",
+        "Brackets: 95 % intervals, bootstrap for scores and differences, Wilson for shares.\n",
+        f"## Before: are simulator and data alike?\n\n{_replay(content['replay'])}\n",
+        "## Score\n\nMean of the maximum reward of an episode. ![scores](scores.png)\n",
+        _table(scenarios, names, lambda row: _with(row["score"], row["score_interval"])),
+        "\n## Share of solved episodes\n",
+        _table(scenarios, names, lambda row: _with(row["success"], row["success_interval"])),
+    ]
+    changed = {name: one for name, one in scenarios.items() if one["against"]}
+    if changed:
+        parts += ["\n## Change by the perturbation\n\nFrom the same starts without it, seed by seed.\n"]
+        parts += [_table(changed, names, lambda row: _change(row.get("change")))]
+    if len(names) > 1:
+        parts += [f"\n## Difference to {content['compared_with']}\n\nFrom the same starts, seed by seed.\n"]
+        parts += [_table(scenarios, names[1:], lambda row: _change(row.get("difference")))]
+    parts += [_published(scenarios), _protocols(scenarios), _who(content["contenders"]), _films(scenarios)]
+    parts += [_list("Left out", [f"{x['scenario']}, {x['contender']}: {x['why']}" for x in content["left_out"]])]
+    parts += [_list("Missing", [f"{name}: {why}" for name, why in content["missing"].items()])]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(part for part in parts if part))
+
+
+def _table(scenarios: Mapping[str, Any], names: Sequence[str], cell: Any) -> str:
+    rows = [
+        [name, *(cell(one["results"][name]) if name in one["results"] else NOTHING for one in scenarios.values())]
+        for name in names
+    ]
+    return grid(["", *scenarios], rows)
+
+
+def _with(value: float, interval: Sequence[float]) -> str:
+    return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def _change(found: Mapping[str, Any] | None) -> str:
+    if found is None or found["mean"] is None:
+        return NOTHING
+    return f"{found['mean']:+.3f} ({found['interval'][0]:+.3f} to {found['interval'][1]:+.3f})"
+
+
+def _replay(replay: Mapping[str, Any]) -> str:
+    if "skipped" in replay:
+        return f"Not checked: {replay['skipped']}"
+    own = "" if replay["own_score"] is None else f", recorded with {replay['own_score']:.3f}"
+    return (
+        f"{replay['n']} demonstrations of {replay['data']}, replayed in {replay['env']} through the same normaliser, "
+        f"reach {_with(replay['score'], replay['score_interval'])}{own}."
+    )
+
+
+def _published(scenarios: Mapping[str, Any]) -> str:
+    methods = list(dict.fromkeys(method for one in scenarios.values() for method in one["paper"]))
+    if not methods:
+        return ""
+    shown = {name: one for name, one in scenarios.items() if one["paper"]}
+    rows = [
+        [method, *(f"{one['paper'][method]:.2f}" if method in one["paper"] else NOTHING for one in shown.values())]
+        for method in methods
+    ]
+    return f"\n## Published scores\n\nOther models and training; for orientation.\n\n{grid(['', *shown], rows)}"
+
+
+def _protocols(scenarios: Mapping[str, Any]) -> str:
+    return _list("Protocol", [f"{name}: {one['protocol']}" for name, one in scenarios.items() if one["protocol"]])
+
+
+def _who(contenders: Mapping[str, Any]) -> str:
+    lines = []
+    for name, facts in contenders.items():
+        told = facts["place"] or facts["what"]
+        sha = f", sha256 {facts['sha256'][:16]}" if "sha256" in facts else ""
+        contract = facts.get("contract")
+        sees = (
+            f"; sees {contract['frames']} frames of {', '.join(contract['cameras'])} at {contract['image_size']} px, "
+            f"chunks of {contract['horizon']} at {contract['rate_hz']:g} Hz ({contract['action_meaning']})"
+            if contract
+            else ""
+        )
+        lines.append(f"{name}: {facts['kind']}, {told}{sha}{sees}; runs {facts['execute']} actions of each chunk")
+    return _list("Who played", lines)
+
+
+def _films(scenarios: Mapping[str, Any]) -> str:
+    lines = []
+    for name, one in scenarios.items():
+        for who, row in one["results"].items():
+            links = ", ".join(f"[{path.rpartition('_')[2].removesuffix('.mp4')}]({path})" for path in row["films"])
+            lines += [f"{name}, {who}: {links}"] if links else []
+    return _list("Films, by seed", lines)
+
+
+def _list(title: str, lines: Sequence[str]) -> str:
+    return f"\n## {title}\n\n" + "".join(f"* {line}\n" for line in lines) if lines else ""
