@@ -99,6 +99,7 @@ def test_the_command_fails_where_something_would_be_refused(uva, folder):
     status, out, _ = uva("arm", "replay", folder, *workspace, "--limits.joint_velocity", 0.001)
     assert status == 1
     assert "refused today, OutOfLimits: The joint velocity" in out
+    assert "limits today: joint_velocity 0.001 (then 1.0)\n" in out
     status, _, complaint = uva("arm", "replay", folder, "--limits.joint_velocity", 99)
     assert status == 2
     assert "limits.joint_velocity is 99" in complaint

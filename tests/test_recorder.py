@@ -15,17 +15,13 @@ from recordings import frames_of, picture
 from uva_lightning import __version__
 from uva_lightning.robot import recorder as recorder_module
 from uva_lightning.robot.arm import JointTrajectory
-from uva_lightning.robot.camera import FakeCamera
-from uva_lightning.robot.driver import Event, Status
 from uva_lightning.robot.episodes import RecordedEpisode
 from uva_lightning.robot.errors import RecordingFailed, RobotConfigError
 from uva_lightning.robot.fake_arm import FakeArm
-from uva_lightning.robot.keeper import Mode
 from uva_lightning.robot.operator import Label
 from uva_lightning.robot.recorder import Recorder
 from uva_lightning.robot.recorder_files import EpisodeFiles, read_lines, recover
 from uva_lightning.robot.recorder_rows import COLUMNS, asked_row, checked, measured_row
-from uva_lightning.robot.server_episode import Episodes
 
 META = {"task": "pick up the cube", "arm": "X5_umi", "seed": 3, "limits": {"joint_velocity": 1.0}}
 ROOM = 1000
@@ -105,27 +101,6 @@ def test_odd_pictures_lose_a_row_and_a_column(tmp_path):
     recording.frame("top", picture(1, (33, 49)), 1.0)
     path = recording.end(Label.INVALID, "")
     assert frames_of(path / "video_top.mp4")[0][1].shape == (32, 48, 3)
-
-
-def test_the_server_of_an_arm_records_with_it(tmp_path):
-    """Its episodes can be read, turned into data and played again."""
-    arm, now = FakeArm(clock=lambda: now), 5.0
-    camera = FakeCamera("wrist", 48, 32, clock=lambda: now)
-    camera.connect(1.0)
-    episodes = Episodes(Recorder(tmp_path, ROOM, {"arm": "X5_umi"}), arm.model, [camera])
-    episodes.begin({"task": "wait", "client": "test", "run": "1"}, now)
-    for number in range(20):
-        episodes.tick(Status(now, Mode.RUNNING, "", arm.state(), np.append(arm.q, arm.opening)), now)
-        episodes.event(Event(now, "label", "an answer of the operator"))
-        if number == 10:
-            asked = JointTrajectory(np.array([now + 1]), np.zeros((1, 6)), np.zeros(1), np.array([now + 2]))
-            episodes.asked(asked, now, "OutOfLimits: too fast")
-        now += 0.05
-    episode = RecordedEpisode(Path(episodes.end(Label.SUCCESS, "done")))
-    assert (episode.task, episode.label, episode.rows[0]["mode"]) == ("wait", Label.SUCCESS, "running")
-    assert len(episode.measured().time) == 20
-    assert episode.films["wrist"].frames == 20
-    assert [each.rejected for each in episode.asked()] == ["OutOfLimits: too fast"]
 
 
 @pytest.mark.parametrize(

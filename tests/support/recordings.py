@@ -1,5 +1,6 @@
 """Recordings of a simulated station: an ideal arm goes its way before a fake camera, on a clock of its own."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import av
@@ -21,7 +22,7 @@ from uva_lightning.robot.tool_poses import to_six
 PERIOD = 0.02
 READY = np.array([0.0, 1.49, 1.7, -1.2, 0.0, 0.0])
 LIMITS = Limits(workspace_min=(0.1, -0.35, -0.03))
-META = {"task": "go forward", "arm": "X5_umi", "operator": "nobody", "seed": 3}
+META = {"task": "go forward", "arm": "X5_umi", "operator": "nobody", "seed": 3, "limits": asdict(LIMITS)}
 
 
 class Onwards:

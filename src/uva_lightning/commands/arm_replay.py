@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from uva_lightning.commands.errors import UserError
@@ -33,8 +35,18 @@ def arm_replay(path: Path, limits: Limits | None = None, control: Control | None
         except RobotError as error:
             raise UserError(f"{folder} cannot be played: {error}") from error
         refused += len(result.refused)
-        sys.stdout.write(f"{folder.name} ({episode.label}):\n{told(result)}\n")
+        sys.stdout.write(f"{folder.name} ({episode.label}):\n{_changes(episode, limits)}{told(result)}\n")
     return int(refused > 0)
+
+
+def _changes(episode: RecordedEpisode, limits: Limits | None) -> str:
+    """Say which limits are others than those that were recorded, if they were."""
+    then = episode.meta.get("limits")
+    today = json.loads(json.dumps(asdict(limits or Limits())))
+    if not isinstance(then, dict):
+        return ""
+    changed = [f"{name} {value} (then {then.get(name)})" for name, value in today.items() if value != then.get(name)]
+    return f"  limits today: {', '.join(changed)}\n" if changed else ""
 
 
 def arm_recover(folder: Path) -> int:

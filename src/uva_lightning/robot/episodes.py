@@ -129,7 +129,9 @@ class RecordedEpisode:
         try:
             return arm_model(str(self.meta.get("arm") or self._arm))
         except ValueError as error:
-            raise BrokenEpisode(f"{self.path / META} has no usable entry 'arm' ({error}); add it there.") from error
+            raise BrokenEpisode(
+                f"{self.path / META} has no usable entry 'arm' ({error}); add it there, or name the arm with --arm."
+            ) from error
 
     @cached_property
     def events(self) -> Sequence[Mapping[str, Any]]:
