@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from uva_lightning.robot.arm import JointTrajectory
 from uva_lightning.robot.errors import (
     BadShape,
+    CameraLost,
     ClockSkew,
     EStop,
     Fault,
@@ -62,6 +63,28 @@ def test_the_first_picture_comes_with_its_time():
     assert taken["frames"].shape == (3, 48, 64, 3)
     assert taken["frames"].dtype == np.uint8
     assert taken["times"][-1] == pytest.approx(bench.now, abs=1 / 30)
+
+
+def test_a_camera_that_sees_nothing_is_told():
+    bench = ServerBench()
+    client = Client(bench).join()
+    with pytest.raises(CameraLost, match="no camera 'top', expected wrist"):
+        client.say("observe", names=["top"], count=1)
+    bench.service.cameras["wrist"].close()
+    with pytest.raises(CameraLost, match="not connected"):
+        client.say("observe", names=["wrist"], count=1)
+
+
+def test_a_client_cannot_fill_the_disk_with_refusals():
+    bench = ServerBench()
+    for _ in range(100):
+        with pytest.raises(NotArmed):
+            Client(bench).say("state")
+    assert len(bench.events("refused")) == 10
+    bench.run(1.1)
+    with pytest.raises(NotArmed):
+        Client(bench).say("state")
+    assert bench.events("refused")[-1].endswith("(and 90 more before)")
 
 
 @pytest.mark.parametrize("how", ["killed", "late", "released"])
@@ -203,7 +226,8 @@ def test_a_token_is_for_one_run_and_for_a_while():
     client.say("acquire", token=token, run="first")
     with pytest.raises(NotArmed, match="for run 'first', not for 'second'"):
         client.say("acquire", token=token, run="second")
-    bench.run(601)
+    bench.now += 601
+    bench.tick()
     client.hello()
     with pytest.raises(NotArmed, match="not valid"):
         client.say("acquire", token=token, run="first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,5 +72,6 @@ def serve(
 
 def say(text: str) -> None:
     """Tell the person at the console."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # the terminal is gone; the arm still has to park
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()

@@ -6,6 +6,7 @@ but in the keeper, which the driver ticks: if all of this hangs, the arm holds, 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -27,6 +28,8 @@ UNLEASED = frozenset({"ping", "state", "observe", "acquire", "park"})
 """Needs a session, but no lease."""
 ALWAYS = frozenset({"hold", "stop"})
 """Anybody who is let in may ask for it, at any time, twice too."""
+TOLD = 10
+"""Most refusals that are written down per second."""
 SEEN = 64
 """Newest observations of which it is known when they were made."""
 
@@ -46,6 +49,7 @@ class ArmService:
         model = self.driver.model
         self.sessions = Sessions(model.name, geometry_digest(model), self.driver.limits.digest())
         self._seen = dict[tuple[str, int], float]()
+        self._refusals, self._untold = deque[float](maxlen=TOLD), 0
         self._answers: dict[str, Callable[[Message, Session, float], Mapping[str, Any]]] = {
             "ping": self._ping,
             "state": self._state,
@@ -70,11 +74,8 @@ class ArmService:
             message = read_request(data)
             seq = message["seq"]
             return reply(seq, self.clock(), self._handle(message, now))
-        except WireError as error:
-            self.floor.note("refused", f"A message of {len(data)} bytes: {error}")
-            return refusal(seq, now, error)
-        except RobotError as error:
-            self.floor.note("refused", f"{type(error).__name__}: {error}")
+        except (WireError, RobotError) as error:
+            self._refused(f"{type(error).__name__}: {error}", now)
             return refusal(seq, now, error)
 
     def _handle(self, message: Message, now: float) -> Mapping[str, Any]:
@@ -210,6 +211,15 @@ class ArmService:
             self.floor.episodes.end(Label(message["label"]), message["reason"])
         done, folder = self.floor.episodes.finished()
         return {"done": done, "folder": folder}
+
+    def _refused(self, text: str, now: float) -> None:
+        """Write a refusal down, but do not let a client fill the disk with them."""
+        if len(self._refusals) == TOLD and now - self._refusals[0] < 1.0:
+            self._untold += 1
+            return
+        self._refusals.append(now)
+        self.floor.note("refused", text + (f" (and {self._untold} more before)" if self._untold else ""))
+        self._untold = 0
 
     def _remember(self, message: Message, now: float) -> None:
         self._seen[message["session"], message["seq"]] = now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ class EventLog:
         """Write an event: its time on the server's clock and on the wall's, its name, a sentence, and numbers."""
         line = json.dumps({"time": round(time, 6), "wall": round(wall, 3), "kind": kind, "text": text, **numbers})
         if self.aloud or self._file is None:
-            sys.stderr.write(f"{kind}: {text}\n")
+            self._tell(f"{kind}: {text}")
         if self._file is None:
             return
         try:
@@ -35,7 +36,12 @@ class EventLog:
             self._file.flush()
         except (OSError, ValueError) as error:
             self.broken = f"{self.path} cannot be written ({error})"
-            sys.stderr.write(f"uva arm serve: {self.broken}: {line}\n")
+            self._tell(f"uva arm serve: {self.broken}: {line}")
+
+    @staticmethod
+    def _tell(text: str) -> None:
+        with contextlib.suppress(OSError):  # the terminal is gone
+            sys.stderr.write(f"{text}\n")
 
     def close(self) -> None:
         """Close the file."""

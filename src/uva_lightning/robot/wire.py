@@ -17,7 +17,7 @@ from uva_lightning.serving.wire import MIB, Limits, Message, WireError, decode, 
 
 VERSION = 1
 """Of this protocol; both sides need the same."""
-REQUEST = Limits(message_bytes=MIB // 4, array_bytes=MIB // 8, dims=2, entries=1024, depth=4, text=4096)
+REQUEST = Limits(message_bytes=MIB // 4, array_bytes=MIB // 8, dims=2, entries=4096, depth=12, text=4096)
 """Bounds on what a client sends."""
 REPLY = Limits(message_bytes=8 * MIB, array_bytes=8 * MIB, dims=4, entries=1024, depth=4, text=4096)
 """Bounds on what a server sends."""
