@@ -32,6 +32,7 @@ def serve(
     log: Path = Path("runs/arm"),
     free_gb: float = 2.0,
     waiting: Waiting | None = None,
+    facts: dict[str, str] | None = None,
 ) -> None:
     """Serve an arm to one client at a time; Ctrl-C and SIGTERM park it and end the server.
 
@@ -49,6 +50,7 @@ def serve(
         log: Folder of events and recorded episodes.
         free_gb: Room in GB that has to be free on the disk when an episode begins; 0 records no episodes.
         waiting: How long it waits for what.
+        facts: Of the station, such as serial and operator; they go into the recordings.
     """
     rests = None if rest is None else tuple(rest)
     driver = DriverOptions(arm, limits or Limits(), watchdogs or Watchdogs(), rests)
@@ -59,7 +61,15 @@ def serve(
         return Recorder(log / "episodes", round(free_gb * 1e9), facts)
 
     options = ServerOptions(
-        driver, cameras or (), recorder if free_gb > 0 else None, host, port, keys, log, waiting or Waiting()
+        driver,
+        cameras or (),
+        recorder if free_gb > 0 else None,
+        facts or {},
+        host,
+        port,
+        keys,
+        log,
+        waiting or Waiting(),
     )
     try:
         supervisor = Supervisor(options, say)

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from uva_lightning.robot.arm_model import ArmModel
@@ -34,13 +36,22 @@ class DriverProcess(Driver):
         late: Without a tick for so long, an event is noted, s.
         dead: Without one for so long, it counts as dead, for good, s.
         answer: For an answer, s.
+        output: File that gets what the arm's library prints; None lets it print here.
 
     Raises:
         RobotUnavailable: The arm is not there.
         RobotConfigError: The options are wrong.
     """
 
-    def __init__(self, options: DriverOptions, late: float = 0.05, dead: float = 0.2, answer: float = 0.2) -> None:
+    def __init__(
+        self,
+        options: DriverOptions,
+        late: float = 0.05,
+        dead: float = 0.2,
+        answer: float = 0.2,
+        output: Path | None = None,
+    ) -> None:
+        self.output = output
         self.limits, self.late, self.dead, self.answer = options.limits, late, dead, answer
         self._events, self._replies = deque[Event](maxlen=EVENTS), dict[int, Message]()
         self._number, self._why, self._told = 0, "", float("-inf")
@@ -49,12 +60,15 @@ class DriverProcess(Driver):
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         file = Ticks.make()
         words = [str(there.fileno()), str(file), str(os.getpid())]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "uva_lightning.robot.driver_child", *words],
-            pass_fds=(there.fileno(), file),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the server alone
-        )
+        with nullcontext() if output is None else output.open("ab") as printed:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "uva_lightning.robot.driver_child", *words],
+                pass_fds=(there.fileno(), file),
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=printed,
+                start_new_session=True,  # Ctrl-C is for the server alone
+            )
         there.close()
         self._channel, self._ticks = Channel(here), Ticks(file)
         os.close(file)
@@ -117,9 +131,10 @@ class DriverProcess(Driver):
             if self._model is not None and self._status is not None:
                 return self._model
         self.process.kill()
+        what = "has ended" if ended else "has not begun"
         raise RobotUnavailable(
-            f"The driver process {'has ended' if ended else 'has not begun'} (status {self.process.poll()}), expected "
-            f"a connected arm within {STARTING + CONNECT:g} s; what it said is above."
+            f"The driver process {what} (status {self.process.poll()}), expected a connected arm within "
+            f"{STARTING + CONNECT:g} s; see {self.output or 'what it said above'}."
         )
 
     def _hear(self) -> None:

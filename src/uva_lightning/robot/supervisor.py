@@ -26,7 +26,7 @@ from uva_lightning.robot.server_socket import ArmSocket
 
 OPENING = 10.0
 """Seconds for a camera to give its first frame."""
-EVENTS = "events.jsonl"
+EVENTS, PRINTED = "events.jsonl", "driver.txt"
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,18 @@ class ServerOptions:
         driver: Arm, limits, watchdogs.
         cameras: Not connected yet.
         recorder: Called with facts of the station; None records nothing.
+        facts: Of the station, such as its serial number and who operates it; recordings have them.
         host: Address to listen at.
         port: 0 takes a free one.
         keys: The server's folder of keys.
-        log: Folder of ``events.jsonl``; None writes events to stderr alone.
+        log: Folder of ``events.jsonl`` and of ``driver.txt``, what the arm's library prints; None writes to stderr.
         waiting: Times.
     """
 
     driver: DriverOptions
     cameras: Sequence[Camera] = ()
     recorder: Callable[[Mapping[str, Any]], Recorder] | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
     host: str = "127.0.0.1"
     port: int = 8790
     keys: Path | None = None
@@ -95,11 +97,12 @@ class Supervisor:
         self._lines: queue.Queue[str] = queue.Queue()
         self._signals: list[int] = []
         cameras = [FreshCamera(camera, waiting.camera) for camera in options.cameras]
-        driver = DriverProcess(options.driver, waiting.late, waiting.tick, waiting.tick)
+        printed = None if options.log is None else options.log / PRINTED
+        driver = DriverProcess(options.driver, waiting.late, waiting.tick, waiting.tick, printed)
         try:
             for camera in cameras:
                 camera.connect(OPENING)
-            facts = {"arm": driver.model.name, "limits": asdict(driver.limits)}
+            facts = {**options.facts, "arm": driver.model.name, "limits": asdict(driver.limits)}
             recorder = None if options.recorder is None else options.recorder(facts)
             episodes = Episodes(recorder, driver.model, cameras)
             lease = Lease(waiting.lease, waiting.arming)
