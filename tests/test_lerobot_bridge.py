@@ -10,7 +10,7 @@ import small_robot
 
 from uva_lightning.robot.arm import JointTrajectory
 from uva_lightning.robot.errors import BadShape, CameraLost, NonFinite, RobotConfigError, RobotUnavailable
-from uva_lightning.robot.keeper import Keeper, Mode
+from uva_lightning.robot.keeper import Keeper, Mode, Watchdogs
 from uva_lightning.robot.lerobot_bridge import Axis, LeRobotArm
 from uva_lightning.robot.lerobot_camera import LeRobotCamera
 from uva_lightning.robot.lerobot_making import make_camera, make_robot
@@ -44,7 +44,7 @@ def arm(robot, urdf):
     assert not robot.is_connected
 
 
-def eventually(is_true, seconds=2.0):
+def eventually(is_true, seconds=10.0):
     end = time.monotonic() + seconds
     while not is_true():
         assert time.monotonic() < end, "never came true"
@@ -52,8 +52,8 @@ def eventually(is_true, seconds=2.0):
 
 
 def test_numbers_are_translated_both_ways(arm, robot):
-    arm.connect(2.0)
-    arm.connect(2.0)
+    arm.connect(10.0)
+    arm.connect(10.0)
     state = arm.state()
     np.testing.assert_allclose(state.q, [math.radians(10), 0.0], atol=1e-9)
     assert state.opening == pytest.approx(0.04)
@@ -67,39 +67,42 @@ def test_numbers_are_translated_both_ways(arm, robot):
     assert arm.state().torque.tolist() == [0, 0]
 
 
-def test_a_keeper_drives_it_to_a_place(arm):
+def test_a_keeper_drives_it_to_a_place(robot, urdf):
+    """On a clock that ticks with the keeper: a busy machine does not make it late."""
+    clock = [0.0]
+    arm = LeRobotArm(robot, str(urdf), AXES, GRIPPER, 0.08, rate_hz=500, clock=lambda: clock[0])
     wide = Limits(workspace_min=(-1, -1, -1), workspace_max=(1, 1, 1), singular=1e-3)
-    keeper = Keeper(arm, wide)
-    keeper.connect(time.monotonic())
+    keeper = Keeper(arm, wide, watchdogs=Watchdogs(state_age=1.0, tracking=1.0))
+    keeper.connect(clock[0], 5.0)
 
-    def keep(until):
-        end = time.monotonic() + 4
-        while not until() and time.monotonic() < end:
-            now = time.monotonic()
-            keeper.heartbeat(now)
-            keeper.tick(now)
-            time.sleep(0.01)
+    def keep(seconds, until):
+        end = clock[0] + seconds
+        while clock[0] < end and not until():
+            clock[0] += keeper.period
+            keeper.heartbeat(clock[0])
+            keeper.tick(clock[0])
+            time.sleep(0.005)
 
-    keeper.home(time.monotonic())
-    keep(lambda: keeper.mode is not Mode.HOMING)
+    keeper.home(clock[0])
+    keep(5.0, lambda: keeper.mode is not Mode.HOMING)
     assert keeper.mode is Mode.HOMED, keeper.reason
-    np.testing.assert_allclose(arm.state().q, 0.0, atol=0.02)
-    now = time.monotonic()
-    keeper.allow(now)
-    keeper.begin(now)
-    keeper.send(
-        JointTrajectory(np.array([now + 0.8]), np.array([[0.15, 0.1]]), np.array([0.06]), np.array([now + 2])), now
-    )
-    keep(lambda: np.allclose(arm.state().q, [0.15, 0.1], atol=0.01))
-    np.testing.assert_allclose(arm.state().q, [0.15, 0.1], atol=0.01)
+    eventually(lambda: np.allclose(arm.state().q, 0.0, atol=5e-3))
+    keeper.allow(clock[0])
+    keeper.begin(clock[0])
+    when = clock[0] + np.array([1.0, 1.5])  # the second way-point lets it catch up
+    keeper.send(JointTrajectory(when, np.array([[0.15, 0.1]] * 2), np.full(2, 0.06), when + 1), clock[0])
+    keep(1.5, lambda: keeper.mode is not Mode.RUNNING)
+    assert keeper.mode is Mode.RUNNING, keeper.reason
+    eventually(lambda: np.allclose(arm.state().q, [0.15, 0.1], atol=0.01))
     keeper.close()
+    assert not robot.is_connected
 
 
 def test_strength_comes_back_where_it_is(robot, urdf):
     arm = LeRobotArm(
         robot, str(urdf), AXES, GRIPPER, 0.08, rate_hz=100, relax="bus.disable_torque", stiffen="bus.enable_torque"
     )
-    arm.connect(2.0)
+    arm.connect(10.0)
     arm.damp()
     eventually(lambda: robot.said == ["soft"])
     arm.command(np.zeros(2), 0.04)
@@ -110,7 +113,7 @@ def test_strength_comes_back_where_it_is(robot, urdf):
 
 
 def test_a_broken_cable_is_a_fault_that_ends(arm, robot):
-    arm.connect(2.0)
+    arm.connect(10.0)
     robot.broken = True
     eventually(lambda: arm.state().fault is not None)
     assert arm.state().fault == "ConnectionError: no status packet"
@@ -127,7 +130,7 @@ def test_what_cannot_be_reached_is_named(robot, urdf):
         arm.state()
     robot.calibrated = False
     with pytest.raises(RobotUnavailable, match="it is not calibrated; run lerobot-calibrate"):
-        arm.connect(2.0)
+        arm.connect(10.0)
     robot.calibrated = True
     robot.hangs.clear()
     robot.connected = False
@@ -165,13 +168,13 @@ def test_a_camera_gives_its_newest_frames(kind):
     camera = LeRobotCamera(other, "scene", latency=0.1)
     with pytest.raises(CameraLost, match="connect it first"):
         camera.latest()
-    camera.connect(2.0)
+    camera.connect(10.0)
     eventually(lambda: len(camera._kept) > 3)
     frames, times = camera.latest(3)
     assert frames.shape == (3, 12, 16, 3)
     assert np.diff(frames[:, 0, 0, 0]).tolist() == [1, 1]
     assert (np.diff(times) > 0).all()
-    assert 0.1 <= time.monotonic() - times[-1] < 0.5
+    assert 0.1 <= time.monotonic() - times[-1] < 5
     other.error = OSError("unplugged")
     eventually(lambda: camera._error is not None)
     with pytest.raises(CameraLost, match=r"stopped \(unplugged\)"):
