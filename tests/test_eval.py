@@ -182,7 +182,22 @@ def test_nobody_is_scored_where_demonstrations_fail(evaluated, checkpoint, tmp_p
     assert "No policy is scored" in complaint
     assert "pictures of 'top' are upside down" in complaint
     found, _ = evaluated("--baselines", "hold", "--replays", 0, "--episodes", 1)
-    assert found["replay"] == {"skipped": "replays=0 was asked for."}
+    assert found["replay"] == {"skipped": "--replays 0 was asked for."}
+
+
+def test_demonstrations_are_repeated_beside_the_others(evaluated, tmp_path):
+    data = played_demos.replay_buffer(tmp_path / "set.zarr")
+    options = ("--baselines", "hold,replay", "--data", data, "--replays", 1, "--episodes", 2, "--play.videos", 0)
+    found, said = evaluated(*options)
+    results = found["scenarios"]["demonstrations"]["results"]
+    best = [float(played_demos.play(number)["reward"].max()) for number in (0, 2)]
+    assert [episode["score"] for episode in results["replay"]["episodes"]] == pytest.approx(best, abs=1e-3)
+    assert results["hold"]["score"] < 0.25
+    assert [(row["scenario"], row["contender"]) for row in found["left_out"]] == [
+        ("plain", "replay"),
+        ("hue", "replay"),
+    ]
+    assert "No demonstration begins as seed 100000 of 'plain'" in said
 
 
 @pytest.mark.slow
@@ -212,7 +227,7 @@ def test_what_does_not_fit_is_left_out_with_the_reason(workers, tmp_path):
 
 @pytest.mark.slow
 def test_the_expert_is_a_baseline(workers, tmp_path):
-    scenarios = [Scenario("blocks", "block_push_rr", [Start(seed) for seed in (1, 2)])]
+    scenarios = [Scenario("blocks", "block_push", [Start(seed) for seed in (1, 2)])]
     with Journal(tmp_path / "j") as journal:
         outcome = Evaluation(tmp_path, workers, videos=0)(scenarios, [baseline("expert", 8)], journal)
     assert outcome.results["blocks"]["expert"].success == 1.0
@@ -272,6 +287,7 @@ def test_differences_are_paired_by_seed():
 
 def test_errors_tell_the_fix(uva, checkpoint):
     assert "Nobody is to be evaluated" in uva("eval", "--baselines", "")[2]
+    assert "'replay' has nothing to repeat: no demonstrations were given" in uva("eval", "--baselines", "replay")[2]
     assert "no baseline 'expart'. Did you mean 'expert'" in uva("eval", "--baselines", "expart")[2]
     assert "workers is -1, expected 0 or more; set --workers" in uva("eval", "--workers", -1)[2]
     assert (

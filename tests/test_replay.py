@@ -24,6 +24,7 @@ from uva_lightning.action_space import ActionSpace
 from uva_lightning.commands.replay import checked, opened, pipeline, summary
 from uva_lightning.datamodules.pusht import PushT
 from uva_lightning.datamodules.windows import Window
+from uva_lightning.demos import write_demos
 from uva_lightning.envs.vector import Workers
 from uva_lightning.evaluation.replay import Demonstrations
 from uva_lightning.normalize import Limits, Standard
@@ -100,6 +101,13 @@ def test_demonstrations_of_uva_demos_begin_from_their_seeds(replayed, tmp_path):
     assert [row["score"] for row in result["episodes"]] == pytest.approx(best, abs=1e-4)
 
 
+@pytest.mark.slow
+def test_demonstrations_of_block_pushing(replayed, tmp_path):
+    write_demos("block_push", tmp_path / "demos", episodes=2, workers=1)
+    status, result, _ = replayed(tmp_path / "demos", "--env", "block_push")
+    assert (status, result["own_score"], result["score"]) == (0, 1.0, 1.0)
+
+
 def test_a_checkpoint_brings_its_own_reading_and_normaliser(replayed, uva, tmp_path, tiny_data):
     """A normaliser that was fitted to other actions is no fault: it goes there and back."""
     ckpt = untrained.checkpoint(tmp_path / "last.ckpt", tiny_data())
@@ -131,7 +139,7 @@ def test_chunks_are_cut_as_in_training(tmp_path, space):
 
 
 def test_errors_tell_the_fix(uva, tmp_path):
-    assert "only pusht, pusht_m" in uva("replay", "--data", tmp_path, "--env", "hanoi")[2]
+    assert "only block_push, pusht, pusht_m" in uva("replay", "--data", tmp_path, "--env", "hanoi")[2]
     assert f"There is no dataset at {tmp_path / 'nothing'}" in uva("replay", "--data", tmp_path / "nothing")[2]
     assert "holds no state of the block" in uva("replay", "--data", tmp_path)[2]
     path = played_demos.demos(tmp_path / "demos")

@@ -7,25 +7,28 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from uva_lightning.ablation.run import alone, stopping_on_sigterm
+from uva_lightning.action_space import ActionSpace
 from uva_lightning.commands.checks import chosen_device
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.extras import install_command
-from uva_lightning.commands.replay import checked, opened, pipeline
+from uva_lightning.commands.replay import checked, opened, pipeline, spaced
 from uva_lightning.commands.rollout import RESULTS, run_folder
+from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.envs.vector import Workers
-from uva_lightning.evaluation.contenders import Checkpoint, Contender, Remote, baseline, named, safe
+from uva_lightning.evaluation.contenders import Checkpoint, Contender, Remote, Replayer, baseline, named, safe
 from uva_lightning.evaluation.content import FORMAT, content
 from uva_lightning.evaluation.journal import Journal
 from uva_lightning.evaluation.page import markdown
 from uva_lightning.evaluation.play import WAVE
 from uva_lightning.evaluation.plot import draw
+from uva_lightning.evaluation.recordings import Recordings
 from uva_lightning.evaluation.run import Evaluation, Outcome
 from uva_lightning.evaluation.suite import Scenario, suite_of
 from uva_lightning.model.checkpoint import load_module
@@ -33,6 +36,8 @@ from uva_lightning.results import write_json
 from uva_lightning.whole_files import whole
 
 REPORT, PLOT, JOURNAL, LOCK = "report.md", "scores.png", "journal.jsonl", ".lock"
+REPLAY = "replay"
+"""Baseline that repeats demonstrations, from their own starts."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ def evaluate(
         ckpt: Checkpoint of a training run, or folder of uva import-checkpoint; several with commas between, and with
             names, UVA=a.ckpt,UVA-action=b.ckpt.
         policy: Address of a policy server, ws://HOST:PORT, ours or one of openpi's protocol; several likewise.
-        baselines: hold, expert; several with commas between; nothing for none.
+        baselines: hold, expert, replay; several with commas between; nothing for none.
         data: Demonstrations to replay first; those of the first checkpoint's training where left out.
         episodes: Episodes of each scenario; the suite's own number, 50, where left out.
         seed: Seed of the first one, 100000 where left out.
@@ -95,14 +100,15 @@ def evaluate(
         workers: Processes that simulate; 0 takes one per core.
         play: How episodes are played.
     """
-    for name, value in (("replays", replays), ("workers", workers)):
-        if value < 0:
-            raise UserError(f"{name} is {value}, expected 0 or more; set --{name}.")
-    if not ckpt and not policy and not baselines:
-        raise UserError("Nobody is to be evaluated, expected one of --ckpt FILE, --policy ws://HOST:PORT, --baselines.")
+    _refuse(replays, workers, ckpt + policy + baselines)
     chosen = suite_of(suite, episodes, seed)
-    scenarios = chosen.scenarios()
-    contenders = _contenders(ckpt, policy, baselines, device, play, scenarios[0].starts[0].seed)
+    scenarios, names = list(chosen.scenarios()), [name.strip() for name in baselines.split(",") if name.strip()]
+    contenders = _contenders(ckpt, policy, names, device, play, scenarios[0].starts[0].seed)
+    shown = _demonstrations(scenarios, ckpt, data, play.set)
+    if REPLAY in names:
+        scenario, contender = _repeated(shown, chosen.episodes, play.execute)
+        scenarios.append(scenario)
+        contenders.append(contender)
     folder = out or _folder(ckpt) / "evaluations" / safe(Path(suite).stem)
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -112,7 +118,7 @@ def evaluate(
         Journal(folder / JOURNAL) as journal,
         Workers(workers or os.cpu_count() or 1) as pool,
     ):
-        replayed = _replay(pool, scenarios, ckpt, data, replays, play)
+        replayed = _replay(pool, shown, replays, play.execute)
         evaluation = Evaluation(folder, pool, play.videos, play.beside)
         outcome = _play(evaluation, scenarios, contenders, journal, suite)
         crashes = pool.crashes
@@ -120,6 +126,14 @@ def evaluate(
     spent = {"seconds": round(time.monotonic() - began, 1), "crashes": crashes, "replay": replayed}
     films = _films(evaluation, scenarios, contenders, outcome)
     _write(folder, {"format": FORMAT, **called, **spent, **content(scenarios, contenders, outcome, films)})
+
+
+def _refuse(replays: int, workers: int, given: str) -> None:
+    for name, value in (("replays", replays), ("workers", workers)):
+        if value < 0:
+            raise UserError(f"{name} is {value}, expected 0 or more; set --{name}.")
+    if not given:
+        raise UserError("Nobody is to be evaluated, expected one of --ckpt FILE, --policy ws://HOST:PORT, --baselines.")
 
 
 def _play(
@@ -153,7 +167,7 @@ def _contenders(ckpt: str, policy: str, baselines: str, device: str, play: Playi
         found.append(Checkpoint(name, Path(path), play.execute, where, seed, play.set))
     for name, url in named(policy) if policy else ():
         found.append(Remote(name, url, play.execute, play.keys, play.prompt))
-    found += [baseline(name.strip(), play.execute) for name in baselines.split(",") if name.strip()]
+    found += [baseline(name, play.execute) for name in baselines if name != REPLAY]
     names = [contender.name for contender in found]
     if double := {name for name in names if names.count(name) > 1}:
         raise UserError(f"Two contenders are called '{sorted(double)[0]}'; give each a name of its own: NAME=PATH.")
@@ -165,43 +179,60 @@ def _folder(ckpt: str) -> Path:
     return run_folder(Path(named(ckpt)[0][1])) if ckpt else Path()
 
 
-def _replay(
-    pool: Workers,
-    scenarios: Sequence[Scenario],
-    ckpt: str,
-    data: Path | None,
-    count: int,
-    play: Playing,
-) -> dict[str, Any]:
-    """Replay demonstrations in the first environment that they are of; once for each data set and checkpoint.
+@dataclass(frozen=True)
+class _Shown:
+    """Demonstrations of one of the environments, with what reads and normalises them."""
 
-    Raises:
-        UserError: They do not reach their own score, or look different.
-    """
+    recordings: Recordings
+    data: RobotDataModule
+    space: ActionSpace
+
+
+def _demonstrations(scenarios: Sequence[Scenario], ckpt: str, data: Path | None, set: str | None) -> _Shown | str:
+    """Find demonstrations of the first environment that has some; or say why there are none."""
     first = Path(named(ckpt)[0][1]) if ckpt else None
-    if count == 0:
-        return {"skipped": "replays=0 was asked for."}
     if data is None and first is not None:
-        path = load_module(first)[1].chosen(play.set).path
+        path = load_module(first)[1].chosen(set).path
         data = path if path.exists() else None
     if data is None:
-        return {"skipped": "no demonstrations were given, and those of the training are not here; set --data."}
+        return "no demonstrations were given, and those of the training are not here; set --data."
     why = ""
     for env in dict.fromkeys(scenario.env.partition(":")[0] for scenario in scenarios):
         try:
             recordings = opened(env, data)
-            recordings.episodes()
+            if recordings.recorded:
+                return _Shown(recordings, *pipeline(recordings, first, set))
         except UserError as error:
             why = why or str(error)
-            continue
-        result = checked(pool, recordings, *pipeline(recordings, first, play.set), count, play.execute)
-        if faults := result.faults():
-            raise UserError(
-                f"No policy is scored, since demonstrations and simulator differ: {' '.join(faults)} "
-                "(uva replay shows all of it; --replays 0 scores all the same)."
-            )
-        return {"data": str(data), **result.record()}
-    return {"skipped": why}
+    return why
+
+
+def _replay(pool: Workers, shown: _Shown | str, count: int, execute: int) -> dict[str, Any]:
+    """Replay demonstrations.
+
+    Raises:
+        UserError: They do not reach their own score, or look different.
+    """
+    if count == 0 or isinstance(shown, str):
+        return {"skipped": "--replays 0 was asked for." if count == 0 else shown}
+    result = checked(pool, shown.recordings, shown.data, shown.space, count, execute)
+    if faults := result.faults():
+        raise UserError(
+            f"No policy is scored, since demonstrations and simulator differ: {' '.join(faults)} "
+            "(uva replay shows all of it; --replays 0 scores all the same)."
+        )
+    return {"data": str(shown.recordings.path), **result.record()}
+
+
+def _repeated(shown: _Shown | str, episodes: int, execute: int) -> tuple[Scenario, Contender]:
+    """Give the scenario that begins as demonstrations did, and the baseline that repeats them."""
+    if isinstance(shown, str):
+        raise UserError(f"The baseline 'replay' has nothing to repeat: {shown}")
+    recordings = shown.recordings
+    recorded = {number: recordings.recorded[number] for number in spaced(len(recordings.recorded), episodes)}
+    starts = [replace(one.start, steps=None) for one in recorded.values()]
+    contender = Replayer(REPLAY, execute, recordings.path, shown.data, shown.space, recorded)
+    return Scenario("demonstrations", recordings.env, starts), contender
 
 
 def _films(

@@ -115,11 +115,16 @@ def checked(
         episodes: How many.
         execute: Actions of each chunk that are run.
     """
-    recorded = recordings.episodes()
-    count = min(episodes or len(recorded), len(recorded))
-    chosen = np.linspace(0, len(recorded) - 1, count).astype(int).tolist()
-    with tqdm(total=count, desc=f"replay of {recordings.env}", unit="episode", leave=False) as bar:
+    recorded = recordings.recorded
+    chosen = spaced(len(recorded), episodes)
+    with tqdm(total=len(chosen), desc=f"replay of {recordings.env}", unit="episode", leave=False) as bar:
         return play(pool, recordings.env, data, space, recorded, chosen, execute, lambda done: bar.update(done))
+
+
+def spaced(total: int, count: int) -> list[int]:
+    """Choose ``count`` of ``total`` demonstrations, evenly spaced; all for 0."""
+    chosen: list[int] = np.linspace(0, total - 1, min(count or total, total)).astype(int).tolist()
+    return chosen
 
 
 def summary(result: Replayed) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
@@ -10,9 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from uva_lightning.action_space import ActionSpace
 from uva_lightning.commands.errors import UserError, hint
 from uva_lightning.commands.rollout import CHECKPOINTS, TOKEN, find_checkpoint, run_folder
+from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.evaluation.play import Expert
+from uva_lightning.evaluation.recordings import Recorded
+from uva_lightning.evaluation.replay import Demonstrations, Replay
+from uva_lightning.evaluation.suite import Scenario
 from uva_lightning.model.stored import weights_file
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.results import sha256
@@ -47,8 +53,12 @@ class Contender(ABC):
         """Say what it wants to see of an environment."""
 
     @abstractmethod
-    def actor(self, env: str) -> Actor:
-        """Give what decides."""
+    def actor(self, scenario: Scenario) -> Actor:
+        """Give what decides.
+
+        Raises:
+            ValueError: It cannot play this.
+        """
 
     def close(self) -> None:  # noqa: B027  # most hold nothing
         """Let go of what it holds."""
@@ -83,7 +93,7 @@ class Checkpoint(Contender):
         """See the base class."""
         return self.policy.spec
 
-    def actor(self, env: str) -> Actor:
+    def actor(self, scenario: Scenario) -> Actor:
         """See the base class."""
         return self.policy
 
@@ -114,7 +124,7 @@ class Remote(Contender):
         """See the base class."""
         return self.remote.contract or contract_with(env, self.execute)
 
-    def actor(self, env: str) -> Actor:
+    def actor(self, scenario: Scenario) -> Actor:
         """See the base class."""
         return self.remote
 
@@ -134,13 +144,13 @@ class Hold(Contender):
         """See the base class."""
         return contract_with(env, self.execute)
 
-    def actor(self, env: str) -> Actor:
+    def actor(self, scenario: Scenario) -> Actor:
         """See the base class."""
-        spec = self.spec(env)
+        spec = self.spec(scenario.env)
         same = [name for name, width in spec.state_dims.items() if width == spec.action_dim]
         if not same:
             raise ValueError(
-                f"'{env}' has the states {dict(spec.state_dims)}, expected one that is {spec.action_dim} wide as its "
+                f"'{scenario.env}' has the states {dict(spec.state_dims)}, expected one {spec.action_dim} wide as the "
                 "actions, to hold; leave the baseline out."
             )
         return HoldPosition(same[0], spec.horizon)
@@ -159,10 +169,59 @@ class StateExpert(Contender):
         """See the base class."""
         return contract_with(env, self.execute)
 
-    def actor(self, env: str) -> Actor:
+    def actor(self, scenario: Scenario) -> Actor:
         """See the base class."""
-        spec = self.spec(env)
+        spec = self.spec(scenario.env)
         return Expert(spec.horizon, spec.action_dim)
+
+
+class Replayer(Contender):
+    """Repeat demonstrations, through the normaliser that a policy's actions pass.
+
+    Args:
+        name: See the base class.
+        execute: See the base class.
+        path: Where the demonstrations lie.
+        data: Reads them.
+        space: How the model sees actions.
+        recorded: How those that are repeated began, by their numbers.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        execute: int,
+        path: Path,
+        data: RobotDataModule,
+        space: ActionSpace,
+        recorded: Mapping[int, Recorded],
+    ) -> None:
+        super().__init__(name, execute)
+        self.place, self._data = str(path), data
+        self._numbers = {one.start.seed: number for number, one in recorded.items()}
+        self._starts = {one.start.seed: one.start for one in recorded.values()}
+        self._cut = Demonstrations(data, space)
+
+    def facts(self) -> dict[str, Any]:
+        """See the base class."""
+        action = self._data.store.action
+        known = None if action is None else hashlib.sha256(action.tobytes()).hexdigest()
+        return {"kind": "baseline", "what": "repeats the demonstrations", "sha256": known}
+
+    def spec(self, env: str) -> DataSpec:
+        """See the base class."""
+        return self._data.spec
+
+    def actor(self, scenario: Scenario) -> Actor:
+        """See the base class."""
+        for start in scenario.starts:
+            mine = self._starts.get(start.seed)
+            if mine is None or mine.options is not start.options:
+                raise ValueError(
+                    f"No demonstration begins as seed {start.seed} of '{scenario.name}'; they are repeated in the "
+                    "scenario 'demonstrations'."
+                )
+        return Replay(self._cut, self._numbers, self.execute)
 
 
 BASELINES: dict[str, type[Contender]] = {"hold": Hold, "expert": StateExpert}

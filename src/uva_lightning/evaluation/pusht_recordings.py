@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -21,7 +20,7 @@ from uva_lightning.envs.games import Start
 from uva_lightning.envs.pusht import SUCCESS_COVERAGE
 from uva_lightning.envs.pusht import PushT as Simulator
 from uva_lightning.envs.pusht_world import PushTWorld
-from uva_lightning.evaluation.recordings import Recorded, Recordings
+from uva_lightning.evaluation.recordings import Recorded, Recordings, seeded
 
 SAME_PLACE = 0.01
 """Distance in px within which the agent of a seed is where a recording begins."""
@@ -39,9 +38,10 @@ class PushTRecordings(Recordings):
 
     def episodes(self) -> Sequence[Recorded]:
         """See the base class."""
-        for matches, read in ((demos.matches, self._demos), (replay_buffer.matches, self._states)):
-            if matches(self.path):
-                return read()
+        if demos.matches(self.path):
+            return seeded(self.env, self.path)
+        if replay_buffer.matches(self.path):
+            return self._states()
         if lerobot.matches(self.path):
             return self._lerobot()
         if not self.path.exists():
@@ -76,20 +76,6 @@ class PushTRecordings(Recordings):
                 )
             reward = float(store.state["reward"][begin:end].max())
             found.append(Recorded(Start(number, None, int(end - begin)), min(1.0, reward)))
-        return found
-
-    def _demos(self) -> list[Recorded]:
-        """Folder of ``uva demos``: each episode names its seed, from which also the goal follows."""
-        made_for = json.loads((self.path / "meta.json").read_text()).get("env")
-        if made_for != self.env:
-            raise UserError(
-                f"{self.path} holds demonstrations of '{made_for}', not of '{self.env}'; set --env {made_for}."
-            )
-        found = []
-        for file in sorted(self.path.glob("episode_*.npz")):
-            with np.load(file, allow_pickle=False) as arrays:
-                steps, reward = len(arrays["action"]), float(arrays["reward"].max())
-                found.append(Recorded(Start(int(arrays["seed"]), None, steps), reward))
         return found
 
     def _numbers(self, state: dict[str, str], widths: dict[str, int]) -> EpisodeStore:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from uva_lightning.commands.errors import UserError
 from uva_lightning.datamodules.base import RobotDataModule
+from uva_lightning.demos import META
 from uva_lightning.envs.games import Start
 
 _REGISTRY: dict[str, type[Recordings]] = {}
@@ -47,6 +52,11 @@ class Recordings(ABC):
         super().__init_subclass__()
         _REGISTRY.update(dict.fromkeys(cls.envs, cls))
 
+    @cached_property
+    def recorded(self) -> Sequence[Recorded]:
+        """All demonstrations, read once."""
+        return self.episodes()
+
     @abstractmethod
     def data(self) -> RobotDataModule:
         """Give the datamodule that reads them, for a replay without a checkpoint."""
@@ -73,3 +83,20 @@ def recordings_of(env: str, path: Path) -> Recordings:
             "subclass of uva_lightning.evaluation.recordings.Recordings for it."
         )
     return _REGISTRY[name](env, path)
+
+
+def seeded(env: str, folder: Path) -> list[Recorded]:
+    """Read a folder of ``uva demos``: each episode names its seed, from which all of its start follows.
+
+    Raises:
+        UserError: They are demonstrations of another environment.
+    """
+    made_for = json.loads((folder / META).read_text()).get("env")
+    if made_for != env:
+        raise UserError(f"{folder} holds demonstrations of '{made_for}', not of '{env}'; set --env {made_for}.")
+    found = []
+    for file in sorted(folder.glob("episode_*.npz")):
+        with np.load(file, allow_pickle=False) as arrays:
+            steps, reward = len(arrays["action"]), float(arrays["reward"].max())
+            found.append(Recorded(Start(int(arrays["seed"]), None, steps), reward))
+    return found

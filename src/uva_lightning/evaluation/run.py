@@ -76,7 +76,7 @@ class Evaluation:
             for scenario in scenarios:
                 try:
                     recipe_for(scenario.env, contender.spec(scenario.env), contender.execute)
-                    contender.actor(scenario.env)
+                    contender.actor(scenario)
                 except (ValueError, ImportError) as error:
                     outcome.left_out.append((scenario.name, contender.name, str(error)))
                     on_episodes(len(scenario.starts))
@@ -107,7 +107,7 @@ class Evaluation:
         on_episodes(kept)
         spec = contender.spec(scenario.env)
         recipe = recipe_for(scenario.env, spec, contender.execute)
-        for games in waves(self.workers, contender.actor(scenario.env), recipe, todo, first, self.beside):
+        for games in waves(self.workers, contender.actor(scenario), recipe, todo, first, self.beside):
             for game in games:
                 if game.start.film:
                     write_mp4(films[game.start.seed], np.stack(game.frames), spec.rate_hz)
