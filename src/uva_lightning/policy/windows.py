@@ -22,6 +22,7 @@ from uva_lightning.policy.engine import Engine
 from uva_lightning.policy.generation import MaskedGenerator
 from uva_lightning.policy.noise import RowNoise
 from uva_lightning.policy.stages import Stages
+from uva_lightning.policy.visibility import seen_when_asked
 from uva_lightning.types import Batch, DataSpec, Tokens, Visible
 from uva_lightning.union import joined
 
@@ -74,6 +75,7 @@ class WindowPolicy:
         self.module, self.dtype, self.set = module, dtype, module.spec.chosen(set)
         self.spec: DataSpec = module.spec.of(self.set)
         self.engine, self.steps, self.stages = engine or Engine(module), steps, Stages()
+        self._shown: dict[tuple[str, tuple[str, ...]], Visible] = {}
         self.reset(seed)
 
     @classmethod
@@ -105,7 +107,7 @@ class WindowPolicy:
         """
         tokens, state = self._tokens(observation)
         held = None if committed is None else self._held(Committed.of(committed, self.spec.horizon), state)
-        return self._actions(tokens, Visible.only(tokens, "history"), state, temperature, held)
+        return self._actions(tokens, self._seen(tokens, "action"), state, temperature, held)
 
     def imagine(
         self,
@@ -123,7 +125,7 @@ class WindowPolicy:
             guidance: Scale of the guidance by the instruction; 1 is none.
         """
         tokens, _ = self._tokens(observation)
-        return self._frames(tokens, Visible.only(tokens, "history"), temperature, iterations, guidance)
+        return self._frames(tokens, self._seen(tokens, self._view), temperature, iterations, guidance)
 
     def predict_next(
         self,
@@ -135,14 +137,14 @@ class WindowPolicy:
     ) -> Frames:
         """Forward dynamics: see what ``actions`` f32[b, h, a] will do; otherwise as ``imagine``."""
         tokens, _ = self._tokens(observation, actions=actions)
-        return self._frames(tokens, Visible.only(tokens, "history", "action"), temperature, iterations, guidance)
+        return self._frames(tokens, self._seen(tokens, self._view, "action"), temperature, iterations, guidance)
 
     def explain(
         self, observation: WindowObservation, frames: Mapping[str, NDArray[np.uint8]], temperature: float | None = None
     ) -> NDArray[np.float32]:
         """Inverse dynamics: find the actions f32[b, h, a] that led to ``frames``, u8[b, t, H, W, 3] per camera."""
         tokens, state = self._tokens(observation, future=frames)
-        return self._actions(tokens, self._seen_afterwards(tokens), state, temperature)
+        return self._actions(tokens, self._seen(tokens, "action", *tokens.cameras), state, temperature)
 
     def propose(self, observation: WindowObservation, count: int) -> NDArray[np.float32]:
         """Decide ``count`` times over, with noise of its own each; the first is what ``act`` gives: f32[k, b, h, a]."""
@@ -150,8 +152,7 @@ class WindowPolicy:
         samples = tokens.batch_size
         rows = torch.arange(samples, device=self.module.device).repeat(count)
         tokens = tokens.rows(rows)
-        seen = Visible.only(tokens, "history")
-        made = self._generate(("action",), tokens, seen, None, copies=count)["action"]
+        made = self._generate(("action",), tokens, self._seen(tokens, "action"), None, copies=count)["action"]
         actions = self._decoded(made, {name: value[rows] for name, value in state.items()}).cpu().numpy()
         chunks: NDArray[np.float32] = actions.reshape(count, samples, *actions.shape[1:])
         return chunks
@@ -194,14 +195,18 @@ class WindowPolicy:
         """Make a batch of the one data set one of the mixture, where the model was trained on one."""
         return batch if self.set is None else joined(self.module.spec, {self.set: batch})
 
-    def _seen_afterwards(self, tokens: Tokens) -> Visible:
-        """Show the future as the objective did on which the model learnt to explain it; without one hide all past."""
-        for objective in self.module.sampler.objectives.values():
-            seen = objective.visible(tokens, seeded(0))
-            whole = all(bool(seen[camera].all()) for camera in tokens.cameras)
-            if "action" in objective.predicts and whole and not seen.action.any():
-                return seen
-        return Visible.only(tokens, "history", *tokens.cameras).hide(*(f"past_{c}" for c in tokens.cameras))
+    def _seen(self, tokens: Tokens, asked: str, *given: str) -> Visible:
+        """Show what the model saw when it learnt to predict ``asked``, see ``seen_when_asked``."""
+        key = (asked, given)
+        if key not in self._shown:
+            objectives = self.module.sampler.objectives.values()
+            self._shown[key] = seen_when_asked(objectives, tokens.rows(slice(0, 1)), asked, given)
+        return self._shown[key].rows(torch.zeros(tokens.batch_size, dtype=torch.int64))
+
+    @property
+    def _view(self) -> str:
+        """Modality of the main view."""
+        return next(iter(self.module.cameras))
 
     def _frames(
         self,
@@ -212,7 +217,7 @@ class WindowPolicy:
         guidance: float = 1.0,
     ) -> Frames:
         spec = self.spec
-        self.module.head(next(iter(self.module.cameras)))  # refuse a model without a video head by name
+        self.module.head(self._view)  # refuse a model without a video head by name
         cameras = {name: camera for name, camera in self._cameras.items() if name in self.module.heads}
         made, size = self._generate(tuple(cameras), tokens, seen, temperature, iterations, guidance), spec.image_size
         with self.stages("decode"):
