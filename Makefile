@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := sim,data,serve,arm,torchjd,dev
+EXTRAS := sim,data,serve,arm,onnx,torchjd,dev
 # CLIP's text encoder needs torchvision, which breaks `import lightning` if its build is not torch's: not in .venv.
 VENV_TEXT := .venv-text
 # openpi-client needs numpy 1: it asks from an environment of its own, as on a robot.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import torch
 
-from uva_lightning import exported
+from uva_lightning import exported, exported_onnx
 from uva_lightning.commands import export_policy
 from uva_lightning.commands.errors import UserError
 from uva_lightning.model.checkpoint import load_module
@@ -118,7 +120,7 @@ def _fitted(module):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("policy.bin",), "expected a name that ends with .pt2"),
+        (("policy.bin",), "expected a name that ends with .pt2 or .onnx"),
         (("old.pt2",), "old.pt2 exists, expected a new file"),
         (("new.pt2", "--batch", 0), "batch is 0, expected at least 1"),
         (("new.pt2", "--steps", "ddim20"), "steps is 'ddim20', expected a whole number"),
@@ -160,3 +162,68 @@ def test_a_process_with_torch_alone_decides_as_the_model(uva, checkpoint, tmp_pa
         policy({**inputs, "state.agent": inputs["state.agent"][:, :1]})
     with pytest.raises(ValueError, match="takes no \\['speech'\\]"):
         policy({**inputs, "speech": inputs["noise"]})
+
+
+WITHOUT_TORCH = """
+import sys
+import numpy as np
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("uva_lightning", "lightning", "torch", "onnx", "onnxscript"):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocked())
+sys.path.insert(0, sys.argv[1])
+from exported_onnx import OnnxPolicy
+policy = OnnxPolicy(sys.argv[2])
+inputs = dict(np.load(sys.argv[3]))
+made = policy(inputs)
+del inputs["noise"]
+assert not np.array_equal(policy(inputs), made)
+np.savez(sys.argv[4], action=made, rate=policy.contract["spec"]["rate_hz"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("onnxruntime") is None, reason="needs the extra [onnx]")
+def test_an_onnx_file_decides_as_the_model_without_torch(uva, checkpoint, tmp_path):
+    file = tmp_path / "policy.onnx"
+    status, said, complaint = uva("export-policy", "--ckpt", checkpoint, "--out", file, "--steps", 2)
+    assert status == 0, complaint
+    assert "differs from the model by" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["policy.onnx"]
+
+    graph = PolicyGraph(load_module(checkpoint)[0], steps=2)
+    inputs = graph.examples(7)
+    np.savez(tmp_path / "inputs.npz", **{name: value.numpy() for name, value in inputs.items()})
+    shutil.copy(exported_onnx.__file__, tmp_path)
+    (tmp_path / "alone.py").write_text(WITHOUT_TORCH)
+    command = [sys.executable, str(tmp_path / "alone.py"), str(tmp_path), str(file)]
+    paths = [str(tmp_path / name) for name in ("inputs.npz", "made.npz")]
+    done = subprocess.run([*command, *paths], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = np.load(tmp_path / "made.npz")
+    with torch.no_grad():
+        expected = graph(*inputs.values()).numpy()
+    assert np.abs(made["action"] - expected).max() < 1e-4 * np.abs(expected).max()
+    assert float(made["rate"]) == 10
+
+    policy = exported_onnx.OnnxPolicy(str(file))
+    arrays = {name: value.numpy() for name, value in inputs.items()}
+    with pytest.raises(ValueError, match=r"Input state.agent is float32\[1, 1, 2\], expected float32\[1, 2, 2\]"):
+        policy({**arrays, "state.agent": arrays["state.agent"][:, :1]})
+    with pytest.raises(ValueError, match="takes no \\['speech'\\]"):
+        policy({**arrays, "speech": arrays["noise"]})
+
+
+def test_without_what_writes_onnx_the_extra_is_named(uva, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_policy, "ONNX_MODULES", ("onnx_that_is_not_there",))
+    status, _, complaint = uva("export-policy", "--ckpt", checkpoint, "--out", tmp_path / "policy.onnx")
+    assert status == 2
+    assert "ONNX files need onnx_that_is_not_there, which is not installed; run: pip install" in complaint
+
+
+def test_a_model_too_large_for_onnx_is_refused(module, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_policy, "ONNX_LIMIT", 1000)
+    with pytest.raises(UserError, match=r"an ONNX file holds 0\.0 GB; expected a smaller model, or a file policy\.pt2"):
+        export_policy.write_onnx(PolicyGraph(module), tmp_path / "policy.onnx")
+    assert not list(tmp_path.iterdir())

@@ -8,20 +8,29 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from uva_lightning import __version__
 from uva_lightning.commands.checks import chosen_device
 from uva_lightning.commands.errors import UserError
+from uva_lightning.commands.extras import install_command
 from uva_lightning.commands.rollout import find_checkpoint
 from uva_lightning.exported import KEY, ExportedPolicy
+from uva_lightning.exported_onnx import OnnxPolicy
 from uva_lightning.model.checkpoint import load_module
 from uva_lightning.policy_graph import PolicyGraph
 from uva_lightning.whole_files import whole
 
-SUFFIX = ".pt2"
+TORCH, ONNX = ".pt2", ".onnx"
+ONNX_LIMIT = 2 * 1024**3
+"""Bytes of an ONNX file without files beside it."""
+ONNX_MODULES = ("onnx", "onnxscript", "onnxruntime")
 CHECKS = 3
 """Random inputs on which the file is compared with the model."""
 
@@ -39,21 +48,21 @@ def export_policy(
 
     Args:
         ckpt: Checkpoint of a training run, or folder of uva import-checkpoint.
-        out: New file, FILE.pt2.
+        out: New file: FILE.pt2, which runs with torch alone, or FILE.onnx, which runs with onnxruntime alone.
         steps: Denoising steps, such as 16 or dpm16; those of the head where left out.
         temperature: Factor on the random part; that of the head where left out.
         batch: Samples of a call.
         device: Where it will run; auto takes the GPU where there is one.
         tolerance: Largest difference to the model, over the largest action, that is accepted.
     """
-    if out.suffix != SUFFIX:
-        raise UserError(f"out is {out}, expected a name that ends with {SUFFIX}, such as policy{SUFFIX}.")
+    if out.suffix not in WRITERS:
+        raise UserError(f"out is {out}, expected a name that ends with {TORCH} or {ONNX}, such as policy{TORCH}.")
     if out.exists():
         raise UserError(f"{out} exists, expected a new file; name another one or remove it.")
     if batch < 1:
         raise UserError(f"batch is {batch}, expected at least 1.")
-    if shutil.which(compiler := os.environ.get("CXX", "g++")) is None:
-        raise UserError(f"There is no C++ compiler '{compiler}', which compiles the policy; install g++, or set CXX.")
+    check, write = WRITERS[out.suffix]
+    check()
     find_checkpoint(ckpt)
     where = chosen_device(device)
     module, _ = load_module(ckpt)
@@ -61,11 +70,11 @@ def export_policy(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.stem}.", dir=out.parent) as folder:
         made = Path(folder) / out.name
-        compile_policy(graph, made)
+        write(graph, made)
         error, largest = compare(graph, made)
         if not error <= tolerance * largest:
             raise UserError(
-                f"The compiled policy differs from the model by {error:.2e} with actions up to {largest:.2e}, expected "
+                f"The exported policy differs from the model by {error:.2e} with actions up to {largest:.2e}, expected "
                 f"at most {tolerance:g} of them; nothing was written. Fewer steps magnify rounding less, e.g. --steps "
                 "dpm16; or raise --tolerance."
             )
@@ -78,16 +87,56 @@ def export_policy(
     )
 
 
+def check_compiler() -> None:
+    """Refuse a machine without the compiler that AOTInductor calls."""
+    if shutil.which(compiler := os.environ.get("CXX", "g++")) is None:
+        raise UserError(f"There is no C++ compiler '{compiler}', which compiles the policy; install g++, or set CXX.")
+
+
+def check_onnx() -> None:
+    """Refuse a machine without what writes and runs ONNX."""
+    if missing := [name for name in ONNX_MODULES if find_spec(name) is None]:
+        raise UserError(f"ONNX files need {missing[0]}, which is not installed; run: {install_command(missing[0])}")
+
+
+def traced(graph: PolicyGraph) -> tuple[Any, str]:
+    """Export the graph, and give its contract as text."""
+    with torch.no_grad():
+        program = torch.export.export(graph, tuple(graph.examples(0).values()), strict=False)
+    return program, json.dumps({**graph.contract(), "uva_lightning": __version__, "torch": torch.__version__})
+
+
 def compile_policy(graph: PolicyGraph, path: Path) -> None:
     """Write the graph, compiled for the device it is on, with its contract inside."""
     from torch._inductor import aoti_compile_and_package
 
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)
+    program, contract = traced(graph)
     with torch.no_grad():
-        program = torch.export.export(graph, tuple(graph.examples(0).values()), strict=False)
-        contract = json.dumps({**graph.contract(), "uva_lightning": __version__, "torch": torch.__version__})
         options = {"aot_inductor.metadata": {KEY: contract}}
         aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+
+
+def write_onnx(graph: PolicyGraph, path: Path) -> None:
+    """Write the graph as ONNX, with its contract inside.
+
+    Raises:
+        UserError: The model does not fit into one file.
+    """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    program, contract = traced(graph)
+    held = (*program.state_dict.values(), *program.constants.values())
+    size = sum(value.numel() * value.element_size() for value in held if isinstance(value, Tensor))
+    if size > ONNX_LIMIT:
+        raise UserError(
+            f"The model has {size / 1e9:.1f} GB, and an ONNX file holds {ONNX_LIMIT / 1e9:.1f} GB; expected a smaller "
+            f"model, or a file {path.stem}{TORCH}."
+        )
+    made = torch.onnx.export(program, (), dynamo=True, input_names=graph.names, output_names=["action"], verbose=False)
+    if made is None:
+        raise UserError("torch gave no ONNX program, expected one; write a .pt2 file, which torch itself runs.")
+    made.model.metadata_props[KEY] = contract
+    made.save(str(path), external_data=False)
 
 
 def compare(graph: PolicyGraph, path: Path) -> tuple[float, float]:
@@ -96,7 +145,7 @@ def compare(graph: PolicyGraph, path: Path) -> tuple[float, float]:
     Raises:
         UserError: The model itself gives no numbers.
     """
-    policy, pairs = ExportedPolicy(str(path)), []
+    policy, pairs = _loaded(path), []
     for seed in range(1, CHECKS + 1):
         inputs = graph.examples(seed)
         with torch.no_grad():
@@ -109,3 +158,18 @@ def compare(graph: PolicyGraph, path: Path) -> tuple[float, float]:
         pairs.append((policy(inputs) - expected, expected))
     error, largest = (torch.stack(values).abs().max() for values in zip(*pairs, strict=True))  # NaN stays NaN
     return float(error), float(largest)
+
+
+def _loaded(path: Path) -> Callable[[dict[str, Tensor]], Tensor]:
+    if path.suffix != ONNX:
+        return ExportedPolicy(str(path))
+    policy = OnnxPolicy(str(path))
+
+    def run(inputs: dict[str, Tensor]) -> Tensor:
+        device = next(iter(inputs.values())).device
+        return torch.from_numpy(policy({name: value.cpu().numpy() for name, value in inputs.items()})).to(device)
+
+    return run
+
+
+WRITERS = {TORCH: (check_compiler, compile_policy), ONNX: (check_onnx, write_onnx)}

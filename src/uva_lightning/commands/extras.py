@@ -6,6 +6,7 @@ EXTRAS = {
     "text": ("open_clip",),
     "serve": ("msgpack", "websockets"),
     "arm": ("av", "msgpack", "pyarrow", "zmq"),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "torchjd": ("torchjd",),
     "arx": ("arx5_interface",),
     "lerobot": ("lerobot",),
