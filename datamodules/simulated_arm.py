@@ -60,7 +60,7 @@ class ReachingDemos(EpisodeMaker):
 
         Raises:
             ImportError: zarr is not installed.
-            RobotUnavailable: MuJoCo is not installed, or has no way to draw.
+            OSError: MuJoCo is not installed, or has no way to draw.
         """
         if path.exists():
             return
@@ -87,16 +87,21 @@ def play(episodes: int, seed: int, image_size: int, rate_hz: float) -> dict[str,
         camera; ``ends``: i64[e], exclusive.
 
     Raises:
-        RuntimeError: Most episodes are none.
+        OSError: MuJoCo is not installed, or has no way to draw.
+        RuntimeError: Most episodes are no successes.
     """
     from uva_lightning.robot.benches.drivers import Reaching
     from uva_lightning.robot.benches.sim import SimBench
     from uva_lightning.robot.control import Control
+    from uva_lightning.robot.errors import RobotUnavailable
     from uva_lightning.robot.filming import Filmed
     from uva_lightning.robot.operator import Label
     from uva_lightning.robot.rollout import RolloutRunner
 
-    session = SimBench(image_size=image_size).open(seed)
+    try:
+        session = SimBench(image_size=image_size).open(seed)
+    except RobotUnavailable as error:
+        raise OSError(str(error)) from error
     rows: list[dict[str, NDArray[np.float32]]] = []
     films: list[NDArray[np.uint8]] = []
     try:

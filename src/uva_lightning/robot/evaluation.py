@@ -89,13 +89,12 @@ def serve(folder: Path, ending: Callable[[], bool], pause: Callable[[], object])
             pause()
             continue
         content = tried(jobs[0], folder / RESULTS / jobs[0].name, ending)
-        if content is not None:
-            log.info("%s: %s", jobs[0].name, content["reason"] or "done")
+        log.info("%s: %s", jobs[0].name, content["reason"] or "done")
         shutil.rmtree(jobs[0], ignore_errors=True)
 
 
-def tried(place: Path, out: Path, ending: Callable[[], bool]) -> dict[str, Any] | None:
-    """Run a job and write its result, whatever happens; none where it was told to end before it was done."""
+def tried(place: Path, out: Path, ending: Callable[[], bool]) -> dict[str, Any]:
+    """Run a job and write its result, whatever happens."""
     shutil.rmtree(out, ignore_errors=True)  # of an earlier try
     with whole_folder(out) as part:
         try:

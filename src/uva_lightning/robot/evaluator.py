@@ -29,20 +29,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="threads of the policy")
     options = parser.parse_args(argv)
     os.nice(options.nice)  # before the imports, which take seconds of a core
+
+    import torch
+
+    from uva_lightning.robot.evaluation import serve
+
     over = threading.Event()
 
     def end(signum: int, frame: FrameType | None) -> None:
         over.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # until now there was no arm to park
         signal.signal(number, end)
 
     def ending() -> bool:
         return over.is_set() or os.getppid() != options.parent
-
-    import torch
-
-    from uva_lightning.robot.evaluation import serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     torch.set_num_threads(options.threads)
