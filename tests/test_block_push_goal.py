@@ -95,7 +95,7 @@ def test_frames_and_observations_are_kept_apart():
 
 @pytest.mark.parametrize("goal", CLASSES)
 def test_of_true_futures_the_one_that_does_what_is_asked_wins(goal):
-    """The expert goes on for 30 steps in each of its four ways; the reward must prefer the asked one."""
+    """The expert goes on for 45 steps in each of its four ways; the reward must prefer the asked one."""
     env = BlockPush()
     env.reset(seed=11)
     start, past, shown, ways = env.snapshot(), env.render(), [], []
@@ -103,7 +103,7 @@ def test_of_true_futures_the_one_that_does_what_is_asked_wins(goal):
         expert = BlockPushExpert(seed)
         if (way := (expert.order[0], expert.squares[0])) not in ways:
             env.restore(start)
-            for target in islice(expert.targets(env.world), 30):
+            for target in islice(expert.targets(env.world), 45):
                 env.step(np.float32(target))
             ways.append(way)
             shown.append(env.render())

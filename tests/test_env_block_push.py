@@ -127,12 +127,31 @@ def test_the_expert_solves_every_start_in_all_four_ways():
     for seed in range(20):
         rewards, info = play("block_push", seed)
         assert rewards[-1] == 1
-        assert len(rewards) < envs.BLOCK_PUSH_STEPS / 2
+        assert len(rewards) < 120
         assert all(0 <= reward <= 1 for reward in rewards)
         expert = BlockPushExpert(seed)
         ways.add((expert.order[0], expert.squares[0]))
         assert all(info["reached"][pair] for pair in zip(expert.order, expert.squares, strict=True))
     assert len(ways) == 4
+
+
+def test_scattered_episodes_start_anywhere_and_the_expert_solves_most_of_them():
+    scattered, plain = BlockPush(scatter=1.0), BlockPush()
+    blocks = np.array([scattered.reset(seed=seed)[1]["blocks"] for seed in range(50)])
+    assert (blocks[..., 1] < 250).sum() > 20  # above where all others start
+    assert np.linalg.norm(blocks[:, 0, :2] - blocks[:, 1, :2], axis=-1).min() > 75
+    half = BlockPush(scatter=0.5)
+    kept = [np.allclose(half.reset(seed=seed)[1]["blocks"], plain.reset(seed=seed)[1]["blocks"]) for seed in range(50)]
+    assert 10 < sum(kept) < 40
+    assert sum(play("block_push_scattered", seed)[1]["success"] for seed in range(6)) >= 5
+
+
+def test_a_target_beyond_the_plane_is_taken_at_its_edge():
+    env = BlockPush()
+    env.reset(options={"state": STATE})
+    for _ in range(40):
+        observation, *_ = env.step(np.float32((-300, 460)))
+    assert observation["agent"] == pytest.approx((0, 460), abs=1)
 
 
 def test_only_frames_of_the_history_are_drawn(monkeypatch):
@@ -147,6 +166,8 @@ def test_only_frames_of_the_history_are_drawn(monkeypatch):
 def test_errors_tell_the_fix():
     with pytest.raises(ValueError, match="goal is 'R-B', expected one of R-R, R-G, G-R, G-G"):
         BlockPush(goal="R-B")
+    with pytest.raises(ValueError, match="scatter is 2, expected a share"):
+        BlockPush(scatter=2)
     with pytest.raises(ValueError, match="goal is 'red', expected one of"):
         BlockPush().reset(options={"goal": "red"})
     with pytest.raises(ValueError, match=r"options \['start'\], expected some of goal, state"):

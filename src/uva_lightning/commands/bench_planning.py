@@ -12,7 +12,9 @@ from uva_lightning.benchmarks.planning import compare, markdown, summary
 from uva_lightning.commands.checks import chosen_device
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.rollout import RESULTS, find_checkpoint, run_folder
+from uva_lightning.model.checkpoint import load_module
 from uva_lightning.model.stored import weights_file
+from uva_lightning.policy.engine import native_dtype
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.results import sha256, versions, write_json
 from uva_lightning.rollouts import FIRST_TEST_SEED
@@ -59,7 +61,8 @@ def bench_planning(
     names = [name.strip() for name in envs.split(",") if name.strip()]
     _check(names)
     find_checkpoint(ckpt)
-    policy = WindowPolicy.from_checkpoint(ckpt, chosen_device(device), seed, set)
+    module = load_module(ckpt)[0].to(chosen_device(device)).eval()
+    policy = WindowPolicy(module, seed, native_dtype(module.device), set)
     seeds, begin = range(seed, seed + episodes), time.monotonic()
     results = compare(policy, names, seeds, proposals, execute, bound, videos)
     rows, folder = summary(results), out or run_folder(ckpt) / "planning"

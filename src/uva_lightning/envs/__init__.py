@@ -45,7 +45,7 @@ class Entry:
 MAX_STEPS = 300
 """Length limit of a Push-T episode in control steps, as in Diffusion Policy."""
 BLOCK_PUSH_STEPS = 200
-"""Length limit of an episode of block pushing; the expert needs 53 to 85 control steps for both blocks."""
+"""Length limit of an episode of block pushing; the expert needs 72 to 112 control steps for both blocks."""
 
 
 def _block_push(block: str, square: str) -> Entry:
@@ -57,9 +57,11 @@ ENVS: dict[str, Entry] = {
     "pusht": Entry("pusht:PushT", MAX_STEPS, {"random_goal": False}, "pusht_goal:PushTGoal"),
     "pusht_m": Entry("pusht:PushT", MAX_STEPS, {"random_goal": True}),
     "block_push": Entry("block_push:BlockPush", BLOCK_PUSH_STEPS),
+    "block_push_scattered": Entry("block_push:BlockPush", BLOCK_PUSH_STEPS, {"scatter": 0.5}),
     **{f"block_push_{block}{square}".lower(): _block_push(block, square) for block in "RG" for square in "RG"},
 }
-"""Environments by name; ``block_push`` asks for all, ``block_push_rg`` for the red block in the green square."""
+"""Environments by name. ``block_push`` asks for both blocks, ``block_push_rg`` for the red block in the green square;
+``block_push_scattered`` is for demonstrations: half of its episodes start with everything anywhere."""
 
 for _name, _entry in ENVS.items():
     if NAMESPACE + _name not in gym.registry:

@@ -24,6 +24,9 @@ from uva_lightning.envs.pusht_world import CONTROL_HZ, WORLD_SIZE
 CLASSES = {"R-R": (0, 0), "R-G": (0, 1), "G-R": (1, 0), "G-G": (1, 1)}
 """Goal classes: which block belongs into which square, 0 is red and 1 green."""
 
+APART = 75.0
+"""Least distance in px between the centres of agent and blocks where a start is anywhere."""
+
 Observation = dict[str, NDArray[np.float32]]
 
 _ANY = (((0, 0), (1, 1)), ((0, 1), (1, 0)))
@@ -48,6 +51,8 @@ class BlockPush(gym.Env[Any, Any]):
     Args:
         image_size: Side of the rendered picture in pixels.
         goal: One of ``R-R``, ``R-G``, ``G-R``, ``G-G``, block first; None asks for both blocks.
+        scatter: Share of the episodes, drawn from their seeds, that start with everything anywhere: for demonstrations
+            that show what to do after a push has gone wrong.
         render_mode: ``rgb_array`` or nothing; both render pictures.
     """
 
@@ -55,10 +60,18 @@ class BlockPush(gym.Env[Any, Any]):
     recorded: ClassVar[tuple[str, ...]] = ("blocks",)
     recorded_once: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, image_size: int = 96, goal: str | None = None, render_mode: str | None = "rgb_array") -> None:
+    def __init__(
+        self,
+        image_size: int = 96,
+        goal: str | None = None,
+        scatter: float = 0.0,
+        render_mode: str | None = "rgb_array",
+    ) -> None:
         if image_size < 1:
             raise ValueError(f"image_size is {image_size} pixels, expected at least 1; demonstrations have 96.")
-        self.image_size, self.render_mode = image_size, render_mode
+        if not 0 <= scatter <= 1:
+            raise ValueError(f"scatter is {scatter}, expected a share of the episodes, 0 to 1.")
+        self.image_size, self.scatter, self.render_mode = image_size, scatter, render_mode
         self.goal = _known(goal)
         self.action_space = spaces.Box(0, WORLD_SIZE, (2,), np.float32)
         self.observation_space = spaces.Dict({"agent": spaces.Box(0, WORLD_SIZE, (2,), np.float32)})
@@ -88,15 +101,16 @@ class BlockPush(gym.Env[Any, Any]):
         if seed > _MAX_SEED:
             raise ValueError(f"seed is {seed}, expected at most {_MAX_SEED}, the limit of numpy's RandomState.")
         self._asked = _asked(_known(options.get("goal", self.goal)))
-        agent, blocks = _given(options["state"]) if "state" in options else _drawn(np.random.RandomState(seed))
+        agent, blocks = _given(options["state"]) if "state" in options else self._start(seed)
         self.world = BlockPushWorld()
         self.world.start(agent, blocks)
         self._way = self.world.distances()
         return self._observation(), self._info()
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Pull the agent to ``action`` (x, y in px) for 0.1 s."""
-        self.world.advance(float(action[0]), float(action[1]))
+        """Pull the agent to ``action`` (x, y in px) for 0.1 s; to the edge where that lies beyond the plane."""
+        x, y = np.clip(action, 0, WORLD_SIZE)
+        self.world.advance(float(x), float(y))
         info = self._info()
         return self._observation(), self._progress(), info["success"], False, info
 
@@ -115,6 +129,11 @@ class BlockPush(gym.Env[Any, Any]):
     def restore(self, snapshot: Snapshot) -> None:
         """Return to a remembered state of this episode; the goal stays."""
         self.world.restore(snapshot)
+
+    def _start(self, seed: int) -> tuple[tuple[float, float], tuple[Pose, Pose]]:
+        random = np.random.RandomState(seed)
+        start = _drawn(random)
+        return _scattered(random) if random.uniform() < self.scatter else start
 
     def _observation(self) -> Observation:
         # Float rounding of the controller may leave the plane by less than one float32 step.
@@ -157,6 +176,18 @@ def _drawn(random: np.random.RandomState) -> tuple[tuple[float, float], tuple[Po
         (random.uniform(low, low + 90), random.uniform(270, 340), random.uniform(0, math.pi / 2)) for low in (130, 292)
     )
     return agent, (left, right) if random.randint(2) else (right, left)
+
+
+def _scattered(random: np.random.RandomState) -> tuple[tuple[float, float], tuple[Pose, Pose]]:
+    """Draw a start with all three anywhere, clear of each other."""
+    while True:
+        places = random.uniform((60, 60), (452, 452), (3, 2))
+        places[1:, 1] = 100 + (places[1:, 1] - 60) * 0.75  # blocks keep off the upper and lower wall
+        if min(np.linalg.norm(places[a] - places[b]) for a, b in ((0, 1), (0, 2), (1, 2))) > APART:
+            break
+    angles = random.uniform(0, math.pi / 2, 2)
+    red, green = ((float(x), float(y), float(angle)) for (x, y), angle in zip(places[1:], angles, strict=True))
+    return (float(places[0, 0]), float(places[0, 1])), (red, green)
 
 
 def _given(values: Any) -> tuple[tuple[float, float], tuple[Pose, Pose]]:

@@ -19,7 +19,7 @@ Point = NDArray[np.float64]
 
 CENTRED = 12.0
 """Distance in px from the square's centre at which a push ends."""
-LEAD, PUSH_LEAD = 42.0, 30.0
+LEAD, PUSH_LEAD = 36.0, 20.0
 """Largest distance of the target ahead of the agent in px, on the way and while pushing."""
 BEHIND = 58.0
 """Distance in px from the block's centre at which a push begins."""
