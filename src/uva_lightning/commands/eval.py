@@ -161,7 +161,9 @@ def _play(
     return outcome
 
 
-def _contenders(ckpt: str, policy: str, baselines: str, device: str, play: Playing, seed: int) -> list[Contender]:
+def _contenders(
+    ckpt: str, policy: str, baselines: Sequence[str], device: str, play: Playing, seed: int
+) -> list[Contender]:
     where, found = chosen_device(device), list[Contender]()
     for name, path in named(ckpt) if ckpt else ():
         found.append(Checkpoint(name, Path(path), play.execute, where, seed, play.set))
