@@ -34,7 +34,7 @@ def draw(found: Sequence[Column], title: str, path: Path) -> None:
     names = [name for group in overall.ranks for name in group]
     rows = math.ceil(len(found) / COLUMNS)
     size = (4 * COLUMNS, rows * (0.9 + 0.26 * len(names)) + 0.6)
-    figure, axes = pyplot.subplots(rows, COLUMNS, figsize=size, squeeze=False, sharey=True)
+    figure, axes = pyplot.subplots(rows, COLUMNS, figsize=size, squeeze=False, sharey=True, layout="constrained")
     for axis in axes.flat[len(found) :]:
         axis.set_axis_off()
     for axis, column in zip(axes.flat, found, strict=False):
@@ -42,7 +42,6 @@ def draw(found: Sequence[Column], title: str, path: Path) -> None:
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
     figure.suptitle(f"{title}: advantage over '{ALL}' with the same seeds, 95 % intervals; right of 0 is better")
-    figure.tight_layout()
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
 
