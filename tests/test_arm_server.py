@@ -113,6 +113,15 @@ def test_an_arm_without_a_client_stands_parks_and_goes_soft(how):
     bench.check()
 
 
+def test_a_chunk_counts_as_a_sign_of_life_from_when_it_was_sent():
+    bench = ServerBench()
+    client = bench.running()
+    bench.run(0.2)
+    client.send(bench.chunk(np.full((4, 6), 0.02)), sent=bench.now - 0.2)
+    bench.run(0.1)
+    assert bench.keeper.mode == Mode.HOLD
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [

@@ -191,7 +191,7 @@ def test_stop_is_sticky_and_anybody_may():
     bench.check()
 
 
-@pytest.mark.parametrize("what", ["lost", "frozen", "nan", "complaint", "blocked"])
+@pytest.mark.parametrize("what", ["lost", "frozen", "nan", "complaint", "blocked", "refusing"])
 def test_a_sick_arm_is_stopped_and_stays_so(what):
     bench = Bench()
     chunk = bench.chunk(np.tile([0.05, 0.01, 0.01, 0, 0, 0], (10, 1)), valid=9)
@@ -206,12 +206,14 @@ def test_a_sick_arm_is_stopped_and_stays_so(what):
         bench.arm.stuck = np.full(6, np.nan)
     elif what == "complaint":
         bench.arm.complaint = "motor 3 is hot"
+    elif what == "refusing":
+        bench.arm.refusal = RobotUnavailable("the bus is off")
     else:
         bench.arm.stuck = bench.arm.q.copy()
     bench.run(1.5)
     assert bench.keeper.mode == Mode.FAULT
     said = {"lost": "cable", "frozen": "frozen for 0.2", "nan": "not finite", "complaint": "hot", "blocked": "rad off"}
-    assert said[what] in bench.keeper.reason
+    assert {**said, "refusing": "refuses a set-point: the bus is off"}[what] in bench.keeper.reason
     if what == "complaint":
         with pytest.raises(Fault, match="still complains: motor 3 is hot"):
             bench.keeper.reset(bench.now)
@@ -220,6 +222,16 @@ def test_a_sick_arm_is_stopped_and_stays_so(what):
         np.testing.assert_allclose(bench.keeper._tracker.place[:-1], bench.arm.stuck, atol=2e-3)
     if what != "frozen":
         bench.check()
+
+
+def test_an_arm_that_does_not_go_soft_is_told():
+    bench = Bench()
+    bench.arm.rigid = RobotUnavailable("the bus is off")
+    bench.keeper.park(bench.now, "test")
+    bench.run(2.0)
+    assert (bench.keeper.mode, bench.keeper.reason) == (Mode.FAULT, "The arm does not go soft: the bus is off")
+    bench.keeper.close()  # it is left all the same
+    assert bench.keeper.mode == Mode.DISCONNECTED
 
 
 def test_a_fault_of_a_soft_arm_leaves_it_soft():

@@ -21,10 +21,18 @@ class Spy(FakeArm):
     def __init__(self, clock):
         super().__init__("X5_umi", clock)
         self.sent, self.broken, self.complaint, self.stuck = [], None, None, None
+        self.refusal = self.rigid = None
 
     def command(self, q, opening):
         self.sent.append((self.clock(), np.append(q, opening), self.soft))
+        if self.refusal is not None:
+            raise self.refusal
         super().command(q, opening)
+
+    def damp(self):
+        if self.rigid is not None:
+            raise self.rigid
+        super().damp()
 
     def state(self):
         state = super().state()

@@ -77,19 +77,21 @@ class DriverLoop:
     def run(self) -> None:
         """Go on until the arm is soft at the end."""
         due = time.monotonic()
-        while not self._gone():
-            left = due - time.monotonic()
-            if left > 0:
-                self._wait(left)
-            self._answer()
-            now = time.monotonic()
-            if now < due:
-                continue
-            self.driver.tick(now)
-            self.ticks.beat()
-            self.channel.send(status_message(self.driver.status(), self.driver.events()))
-            due = max(due + self.period, now)
-        self.driver.close()
+        try:
+            while not self._gone():
+                left = due - time.monotonic()
+                if left > 0:
+                    self._wait(left)
+                self._answer()
+                now = time.monotonic()
+                if now < due:
+                    continue
+                self.driver.tick(now)
+                self.ticks.beat()
+                self.channel.send(status_message(self.driver.status(), self.driver.events()))
+                due = max(due + self.period, now)
+        finally:  # after an error nobody has thought of too: better soft than stiff for ever
+            self.driver.close()
 
     def leave(self, why: str) -> None:
         """Begin to end: hold, and park soon."""

@@ -148,7 +148,7 @@ class Keeper:
         self._expect(Mode.RUNNING)
         place = self._tracker.place
         self.guard.check(trajectory, now, place[:-1], float(place[-1]))
-        self._begin, self._plan, self._heartbeat = (now, place.copy()), trajectory, now
+        self._begin, self._plan = (now, place.copy()), trajectory
 
     def hold(self, now: float, reason: str) -> None:
         """Brake and stand; anybody may ask for it, at any time."""
@@ -179,7 +179,10 @@ class Keeper:
     def close(self) -> None:
         """Go soft and disconnect."""
         if self.mode != Mode.DISCONNECTED:
-            self.arm.damp()
+            try:
+                self.arm.damp()
+            except RobotError as error:
+                self._fail(f"The arm does not go soft: {error}")
             self.arm.close()
             self._stands = False
             self._enter(Mode.DISCONNECTED, "closed")
@@ -198,7 +201,10 @@ class Keeper:
         if self.mode == Mode.IDLE:  # it has just been parked
             return state
         place = self._tracker.step(self._slowed(wished))
-        self.arm.command(place[:-1].copy(), float(place[-1]))
+        try:
+            self.arm.command(place[:-1].copy(), float(place[-1]))
+        except RobotError as error:
+            self._fail(f"The arm refuses a set-point: {error}")
         return state
 
     def _read(self, now: float) -> ArmState | None:
@@ -266,7 +272,10 @@ class Keeper:
         else:
             self._stands = False
             self._enter(Mode.IDLE, "parked")
-            self.arm.damp()
+            try:
+                self.arm.damp()
+            except RobotError as error:
+                self._fail(f"The arm does not go soft: {error}")
 
     def _follow(self, plan: JointTrajectory, now: float) -> Array:
         """Follow the way-points; behind the last one, or one that is no longer valid, stand."""

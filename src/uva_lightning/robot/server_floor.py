@@ -81,7 +81,7 @@ class Floor:
         except RobotError as error:
             self.desk.answer(question, NO)
             return f"{type(error).__name__}: {error}"
-        self.desk.question, self._preparing = None, (question, now)
+        self.desk.question, self._preparing = None, (question, self.clock())  # what the driver said before is old
         return f"Episode {question.episode}: the arm goes home, then the policy moves it."
 
     def asked(self, kind: str, episode: int, now: float) -> str:
