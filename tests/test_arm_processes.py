@@ -162,7 +162,7 @@ class Served:
             "limits": WIDE,
             "watchdogs": CALM,
             "rest": READY.tolist(),
-            "waiting": {"tick": 5.0},
+            "waiting": {"tick": 5.0, "observation": 5.0},
             "port": 0,
             "free_gb": 0,
             "log": str(folder),

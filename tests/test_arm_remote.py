@@ -53,7 +53,7 @@ class Server:
         self.floor = Floor(self.driver, log=EventLog(log))
         camera = FakeCamera()
         camera.connect(1.0)
-        self.socket = ArmSocket(ArmService(self.floor, [camera]), port=0, keys=keys)
+        self.socket = ArmSocket(ArmService(self.floor, [camera], patience=5.0), port=0, keys=keys)
         self.driver.ask("connect", time.monotonic(), timeout=1.0)
         self.arm.q, self.answers = READY.copy(), answers
         self.over, self.frozen = threading.Event(), threading.Event()
@@ -299,6 +299,12 @@ def test_an_arm_is_looked_at_and_parked_by_commands(capsys, tmp_path):
         assert "BAD      The arm has to be reset" in capsys.readouterr().out
     assert main(["arm", "check", "--address", "127.0.0.1:1"]) == 2
     assert "No arm server answers" in capsys.readouterr().err
+
+
+def test_no_arm_is_served_within_a_workspace_that_nobody_has_measured(capsys):
+    with pytest.raises(SystemExit):
+        main(["arm", "serve", "--arm", '{"class_path": "uva_lightning.robot.fake_arm.FakeArm"}', "--port", "0"])
+    assert "limits.workspace_min, limits.workspace_max" in capsys.readouterr().err
 
 
 def test_limits_that_differ_are_found_at_once():

@@ -13,7 +13,7 @@ from uva_lightning.robot.camera import Camera
 from uva_lightning.robot.driver_child import DriverOptions
 from uva_lightning.robot.errors import RobotError
 from uva_lightning.robot.keeper import Watchdogs
-from uva_lightning.robot.limits import Limits
+from uva_lightning.robot.limits import BenchLimits
 from uva_lightning.robot.supervisor import ServerOptions, Supervisor, Waiting
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 def serve(
     arm: dict,  # type: ignore[type-arg] # typed, what it names inside would be made here, not in the driver's process
+    limits: BenchLimits,
     cameras: list[Camera] | None = None,
-    limits: Limits | None = None,
     watchdogs: Watchdogs | None = None,
     rest: list[float] | None = None,
     host: str = "127.0.0.1",
@@ -40,8 +40,8 @@ def serve(
 
     Args:
         arm: class_path and init_args of an Arm; it is made in a process of its own.
+        limits: Of the arm's motion; nobody can widen them over the network. The workspace has to be given.
         cameras: What the policy sees.
-        limits: Of the arm's motion; nobody can widen them over the network.
         watchdogs: When the arm stops by itself.
         rest: Angles at which the arm may go soft, in rad; all zero where left out.
         host: Address to listen at; others than 127.0.0.1 need keys.
@@ -53,7 +53,7 @@ def serve(
         facts: Of the station, such as serial and operator; they go into the recordings.
     """
     rests = None if rest is None else tuple(rest)
-    driver = DriverOptions(arm, limits or Limits(), watchdogs or Watchdogs(), rests)
+    driver = DriverOptions(arm, limits, watchdogs or Watchdogs(), rests)
 
     def recorder(facts: Mapping[str, Any]) -> Recorder:
         from uva_lightning.robot.recorder import Recorder

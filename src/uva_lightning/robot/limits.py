@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from uva_lightning.robot.errors import RobotConfigError
 
@@ -58,3 +58,16 @@ class Limits:
     def digest(self) -> str:
         """Name these limits, so that both sides of a connection can compare them."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class BenchLimits(Limits):
+    """Limits of an arm that moves in earnest: nobody but who has measured the bench knows its workspace.
+
+    Args:
+        workspace_min: Corner of the box in which the fingers stay, m in the frame of the base.
+        workspace_max: Opposite corner.
+    """
+
+    workspace_min: Sequence[float] = field(kw_only=True)
+    workspace_max: Sequence[float] = field(kw_only=True)

@@ -43,7 +43,7 @@ class ArmService:
         patience: Age of an observation at which it is too old to act on, s; the policy thinks meanwhile.
     """
 
-    def __init__(self, floor: Floor, cameras: Sequence[Camera] = (), patience: float = 2.0) -> None:
+    def __init__(self, floor: Floor, cameras: Sequence[Camera] = (), patience: float = 0.5) -> None:
         self.floor, self.driver, self.clock, self.patience = floor, floor.driver, floor.clock, patience
         self.cameras = {camera.name: camera for camera in cameras}
         model = self.driver.model

@@ -37,7 +37,7 @@ class Waiting:
         answer: For which the person beside the robot may think; then silence counts as no, or as invalid.
         lease: Silence of a client after which another one may move the arm.
         arming: For which a token can be used.
-        observation: Age at which an observation is too old to act on.
+        observation: Age at which an observation is too old to act on; a slower policy needs more.
         tick: Without one of the driver for so long, it counts as dead; also for an answer of it.
         late: Without one for so long, it is noted.
         camera: Age of the newest frame at which a camera counts as lost.
@@ -46,7 +46,7 @@ class Waiting:
     answer: float = 60.0
     lease: float = 3.0
     arming: float = 600.0
-    observation: float = 2.0
+    observation: float = 0.5
     tick: float = 0.2
     late: float = 0.05
     camera: float = 0.5
