@@ -67,7 +67,10 @@ def test_episodes_of_a_job_become_rows_and_films(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["episode_000.mp4", "film.gif"]
     json.dumps(content, allow_nan=False)
     recorded = sorted((tmp_path / "episodes").iterdir())
-    assert [json.loads((folder / "meta.json").read_text())["episode"] for folder in recorded] == [0, 1]
+    first, second = (json.loads((folder / "meta.json").read_text()) for folder in recorded)
+    assert (first["episode"], second["episode"], second["arm"]) == (0, 1, "X5_umi")
+    assert Limits(**second["limits"]).digest() == TABLE.digest()
+    assert Job.parsed(second["config"]).record() == job().record()
     files = {path.name for path in recorded[1].iterdir()}
     assert files == {"meta.json", "steps.parquet", "video_camera0.mp4", "events.jsonl"}
     kinds = [json.loads(line)["kind"] for line in (recorded[1] / "events.jsonl").read_text().splitlines()]

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,9 @@ class Episodes:
         self._policy, self._cameras = Timed(driving.policy), [Filmed(camera) for camera in session.cameras]
         self._recorder = recorder
         self._recording: Recording | None = None
-        self._meta = {"policy": weights_of(job, weights), "config": json.dumps(job.record()), "task": task_of(job)}
+        limits = asdict(session.limits)
+        facts = {"arm": session.station.model.name, "limits": limits, "config": job.record()}
+        self._meta = {"policy": weights_of(job, weights), "task": task_of(job), **json.loads(json.dumps(facts))}
         self.rows, self.films = list[dict[str, Any]](), list[list[list[Frames]]]()
         self._runner = RolloutRunner(
             self._policy,
