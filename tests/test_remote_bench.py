@@ -16,7 +16,8 @@ from uva_lightning.robot.evaluation import tried
 from uva_lightning.robot.evaluator_job import JOBS, RESULT, RESULTS, Job
 
 pytestmark = pytest.mark.skipif(find_spec("zmq") is None, reason="needs pyzmq, extra [arm]")
-CONTROL = Control(rate_hz=5, execute=2, spare=6, observation_age=2.0, max_steps=4, max_rejects=9)
+CONTROL = Control(rate_hz=2, execute=2, spare=4, lead=1.0, observation_age=2.0, max_steps=4, max_rejects=9)
+"""Time enough for tests that share their processor with others."""
 TIMES = {"connect_timeout": 5.0, "call_timeout": 3.0, "state_age": 2.0, "frame_age": 2.0}
 
 
@@ -42,9 +43,9 @@ def test_with_all_keys_the_arm_moves_and_the_person_labels(server, tmp_path):
     (tmp_path / "token.txt").write_text(server.floor.lease.arm(time.monotonic(), "run") + "\n")
     content, _ = run(tmp_path, server.address)
     assert content["available"], content["reason"]
-    assert [(row["label"], row["ended"], row["rejected"]) for row in content["episodes"]] == [
-        ("success", "length", 0)
-    ] * 2
+    rows = content["episodes"]
+    assert [(row["label"], row["ended"]) for row in rows] == [("success", "length")] * 2
+    assert all(row["rejected"] < row["chunks"] for row in rows), rows  # a busy machine may be late, but not always
     assert server.arm.sent
     assert (tmp_path / RESULTS / "step_00000005" / "film.gif").exists()
     assert server.arm.soft  # parked before it was given back
