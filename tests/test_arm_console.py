@@ -54,6 +54,12 @@ def test_enter_alone_stops_until_reset(bench):
     assert bench.keeper.mode == Mode.IDLE
 
 
+def test_it_goes_soft_by_the_console(bench):
+    bench.running()
+    assert bench.console.line("damp").startswith("damp: idle (soft by the console)")
+    assert bench.arm.soft
+
+
 def test_disarming_takes_the_arm_away(bench):
     client = bench.running()
     bench.console.line("disarm")

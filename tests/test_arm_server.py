@@ -203,6 +203,33 @@ def test_anybody_may_stop_it_and_only_a_person_resets_it():
     bench.check()
 
 
+def test_it_goes_soft_for_whoever_moves_it_or_if_nobody_does():
+    bench = ServerBench()
+    client, other = bench.running(), Client(bench)
+    other.hello()
+    with pytest.raises(LeaseLost):
+        other.say("damp", reason="test")
+    client.say("damp", reason="it burns")
+    sent = len(bench.arm.sent)
+    bench.run(1.0, client)
+    assert (bench.keeper.mode, bench.arm.soft, len(bench.arm.sent)) == (Mode.IDLE, True, sent)
+    with pytest.raises(NotArmed):
+        client.send(bench.chunk(np.full((2, 6), 0.01)))
+    bench.run(4.0)
+    other.say("damp", reason="nobody moves it")
+
+
+def test_a_stopped_arm_that_goes_soft_stays_stopped():
+    bench = ServerBench()
+    client = bench.running()
+    client.say("stop", reason="test")
+    client.say("damp", reason="it burns")
+    bench.run(0.5, client)
+    assert (bench.keeper.mode, bench.arm.soft) == (Mode.ESTOP, True)
+    bench.driver.ask("reset", bench.now)
+    assert bench.keeper.mode == Mode.IDLE
+
+
 def test_a_chunk_for_what_was_seen_long_ago_is_refused():
     bench = ServerBench()
     client = bench.running()

@@ -140,6 +140,7 @@ VERBS: Mapping[str, Callable[[Keeper, float, Mapping[str, Any]], object]] = {
     "send": lambda keeper, now, values: keeper.send(JointTrajectory(**values), now),
     "hold": lambda keeper, now, values: keeper.hold(now, values["reason"]),
     "park": lambda keeper, now, values: keeper.park(now, values["reason"]),
+    "damp": lambda keeper, now, values: keeper.damp(now, values["reason"]),
     "stop": lambda keeper, now, values: keeper.stop(now, values["reason"]),
     "reset": lambda keeper, now, values: keeper.reset(now),
 }

@@ -161,6 +161,17 @@ class Keeper:
         if self.mode in (Mode.HOMING, Mode.HOMED, Mode.ARMED, Mode.RUNNING, Mode.HOLD):
             self._enter(Mode.PARKING, reason)
 
+    def damp(self, now: float, reason: str) -> None:
+        """Go soft where it is, as the last resort: an arm without brakes may sink. What stopped it stays so.
+
+        Raises:
+            RobotError: The arm does not.
+        """
+        if self.mode != Mode.DISCONNECTED:
+            self.arm.damp()
+            self._stands = False
+            self._enter(self.mode if self.mode in (Mode.FAULT, Mode.ESTOP) else Mode.IDLE, reason)
+
     def stop(self, now: float, reason: str) -> None:
         """Emergency stop by software: brake and stand until a person resets it; anybody may ask for it."""
         if self.mode not in (Mode.DISCONNECTED, Mode.ESTOP):

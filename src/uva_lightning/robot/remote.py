@@ -180,6 +180,10 @@ class RemoteStation(Station):
         """Have the arm go slowly to where it may go soft."""
         self.call("park", reason=reason[:500])
 
+    def damp(self, reason: str) -> None:
+        """Have the arm go soft where it is, as the last resort: without brakes it may sink."""
+        self.call("damp", reason=reason[:500])
+
     def episode_begin(self, meta: Mapping[str, Any]) -> str:
         """Begin a recording at the server; give its name.
 

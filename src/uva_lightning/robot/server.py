@@ -24,7 +24,7 @@ from uva_lightning.serving.wire import Message, WireError
 
 MOST_FRAMES = 16
 """Of one camera in a reply."""
-UNLEASED = frozenset({"ping", "state", "observe", "acquire", "park"})
+UNLEASED = frozenset({"ping", "state", "observe", "acquire", "park", "damp"})
 """Needs a session, but no lease."""
 ALWAYS = frozenset({"hold", "stop"})
 """Anybody who is let in may ask for it, at any time, twice too."""
@@ -60,7 +60,8 @@ class ArmService:
             "home": self._home,
             "begin": self._begin,
             "traj": self._traj,
-            "park": self._park,
+            "park": self._rest,
+            "damp": self._rest,
             "confirm": self._confirm,
             "label": self._label,
             "episode_begin": self._episode_begin,
@@ -185,10 +186,10 @@ class ArmService:
             self.floor.recorded(lambda: self.floor.episodes.asked(trajectory, now, rejected))
         return {"accepted": len(trajectory.time)}
 
-    def _park(self, message: Message, session: Session, now: float) -> Mapping[str, Any]:
+    def _rest(self, message: Message, session: Session, now: float) -> Mapping[str, Any]:
         if self.floor.lease.alive(now):
             self.floor.lease.check(message["lease"], now)
-        self.driver.ask("park", now, reason=f"asked for by '{session.client}': {message['reason']}")
+        self.driver.ask(message["type"], now, reason=f"asked for by '{session.client}': {message['reason']}")
         return {}
 
     def _confirm(self, message: Message, session: Session, now: float) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ HELP = """\
   end           end the episode that runs
   hold          brake and stand; it parks if nobody goes on
   home, park    go slowly to where episodes begin, to rest
+  damp          go soft at once, as the last resort: the arm may sink
   reset         leave a fault or a stop, once the cause is gone
   status        tell how the arm is
   quit          park, go soft and end the server"""
@@ -43,6 +44,7 @@ class Console:
             "stop": lambda words: self._ask("stop", reason=words or "stopped at the console"),
             "hold": lambda words: self._ask("hold", reason=words or "held at the console"),
             "park": lambda words: self._ask("park", reason=words or "parked at the console"),
+            "damp": lambda words: self._ask("damp", reason=words or "soft by the console"),
             "home": lambda words: self._ask("home"),
             "reset": lambda words: self._ask("reset"),
             "arm": self._arm,

@@ -77,6 +77,7 @@ REQUESTS: dict[str, dict[str, Field]] = {
     "traj": {"time": ROW, "q": TABLE, "opening": ROW, "valid_until": ROW, "obs_seq": WHOLE},
     "hold": {"reason": SENTENCE},
     "park": {"reason": SENTENCE},
+    "damp": {"reason": SENTENCE},
     "stop": {"reason": SENTENCE},
     "confirm": {"episode": WHOLE},
     "label": {"episode": WHOLE},
