@@ -120,6 +120,19 @@ def test_a_bad_chunk_is_refused_as_a_whole(change, error, said):
     assert bench.keeper.mode == Mode.RUNNING
 
 
+def test_uneven_times_are_refused():
+    bench = Bench()
+    chunk = bench.chunk(np.zeros((4, 6)))
+    for share, even in ((0.15, True), (0.3, False)):
+        time = chunk.time + np.array([0, 0, share * 0.2, 0])
+        changed = JointTrajectory(time, chunk.q, chunk.opening, chunk.valid_until)
+        if even:
+            bench.keeper.send(changed, bench.now)
+        else:
+            with pytest.raises(Stale, match=r"0.140 to 0.260 s apart, expected 0.200 s within 20%"):
+                bench.keeper.send(changed, bench.now)
+
+
 def test_the_workspace_is_kept_by_the_fingers():
     bench = Bench(Limits())
     down = np.array([0, 0.02, 0, 0, 0, 0])

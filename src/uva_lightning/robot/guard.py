@@ -18,6 +18,8 @@ FINGER = 0.02
 STOPPING = 0.03
 """Kept from the walls of the workspace on top, m: what braking from full speed takes."""
 ROUNDING = 1e-6
+EVEN = 0.2
+"""Most that the time between two way-points may differ from the mean, as a share of it."""
 LONGEST = 5.0
 """Seconds that a trajectory may reach into the future."""
 
@@ -56,7 +58,7 @@ class Guard:
         Raises:
             BadShape: It is of another arm.
             NonFinite: A number is not finite.
-            Stale: It begins in the past, ends too far ahead, or is not valid by then.
+            Stale: It begins in the past, ends too far ahead, is not valid by then, or its times are uneven.
             OutOfLimits: It leaves a limit somewhere on the way.
         """
         if trajectory.q.shape[1] != len(q):
@@ -89,6 +91,11 @@ class Guard:
         if (steps <= 0).any():
             raise Stale(
                 f"Way-point {int(steps.argmin()) + 1} is not later than the one before, expected ascending times."
+            )
+        if steps.size and np.abs(steps / steps.mean() - 1).max() > EVEN:
+            raise Stale(
+                f"Way-points are {steps.min():.3f} to {steps.max():.3f} s apart, expected {steps.mean():.3f} s within "
+                f"{EVEN:.0%}; is a time broken?"
             )
         if trajectory.time[0] <= now:
             raise Stale(
