@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,22 @@ def test_a_driver_says_why_it_cannot_begin(started):
         started(arm={"class_path": "uva_lightning.robot.fake_arm.NoArm"})
     with pytest.raises(RobotConfigError, match="expected at most 5, which X5_umi can do"):
         started(limits=Limits(joint_velocity=9.0))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("mujoco") is None, reason="needs MuJoCo, extra [sim]")
+def test_a_simulated_arm_comes_home_and_parks(started):
+    world = {"class_path": "uva_lightning.robot.mujoco_world.MujocoWorld", "init_args": {"clock": "time.monotonic"}}
+    driver = started(arm={"class_path": "uva_lightning.robot.mujoco_arm.MujocoArm", "init_args": {"world": world}})
+    np.testing.assert_allclose(driver.status().state.q, 0, atol=0.01)
+    driver.ask("home", time.monotonic())
+    until(lambda: driver.status().mode in (Mode.HOMED, Mode.FAULT), "it is not at home")
+    status = driver.status()
+    assert status.mode == Mode.HOMED, status.reason
+    np.testing.assert_allclose(status.state.q, READY, atol=0.03)
+    driver.ask("park", time.monotonic(), reason="test")
+    until(lambda: driver.status().mode == Mode.IDLE, "it is not parked")
+    assert driver.status().set_point is None  # soft
 
 
 CLIENT = """
