@@ -203,6 +203,16 @@ def test_anybody_may_stop_it_and_only_a_person_resets_it():
     bench.check()
 
 
+def test_one_who_looks_on_does_not_outdate_what_another_has_seen():
+    bench = ServerBench()
+    client, other = bench.running(), Client(bench)
+    other.hello()
+    client.say("state")
+    for _ in range(100):
+        other.say("state")
+    assert client.say("traj", **vars(bench.chunk(np.full((2, 6), 0.01))), obs_seq=client.observed)["accepted"] == 2
+
+
 def test_it_goes_soft_for_whoever_moves_it_or_if_nobody_does():
     bench = ServerBench()
     client, other = bench.running(), Client(bench)

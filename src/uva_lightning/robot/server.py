@@ -31,7 +31,7 @@ ALWAYS = frozenset({"hold", "stop"})
 TOLD = 10
 """Most refusals that are written down per second."""
 SEEN = 64
-"""Newest observations of which it is known when they were made."""
+"""Newest observations of a client of which it is known when they were made."""
 
 
 class ArmService:
@@ -48,7 +48,6 @@ class ArmService:
         self.cameras = {camera.name: camera for camera in cameras}
         model = self.driver.model
         self.sessions = Sessions(model.name, geometry_digest(model), self.driver.limits.digest())
-        self._seen = dict[tuple[str, int], float]()
         self._refusals, self._untold = deque[float](maxlen=TOLD), 0
         self._answers: dict[str, Callable[[Message, Session, float], Mapping[str, Any]]] = {
             "ping": self._ping,
@@ -111,7 +110,7 @@ class ArmService:
 
     def _state(self, message: Message, session: Session, now: float) -> Mapping[str, Any]:
         status = self.driver.status()
-        self._remember(message, now)
+        self._remember(message, session, now)
         values: Message = {
             "mode": status.mode.value,
             "reason": status.reason,
@@ -132,7 +131,7 @@ class ArmService:
             raise CameraLost(
                 f"There is no camera '{unknown[0]}', expected {' or '.join(self.cameras) or 'none at all'}."
             )
-        self._remember(message, now)
+        self._remember(message, session, now)
         found = {}
         for name in message["names"]:
             frames, times = self.cameras[name].latest(message["count"])
@@ -169,7 +168,7 @@ class ArmService:
 
     def _traj(self, message: Message, session: Session, now: float) -> Mapping[str, Any]:
         self.floor.ready()
-        seen = self._seen.get((message["session"], message["obs_seq"]))
+        seen = session.seen.get(message["obs_seq"])
         if seen is None or now - seen > self.patience:
             age = "of unknown age" if seen is None else f"{now - seen:.2f} s old"
             raise Stale(
@@ -222,7 +221,8 @@ class ArmService:
         self.floor.note("refused", text + (f" (and {self._untold} more before)" if self._untold else ""))
         self._untold = 0
 
-    def _remember(self, message: Message, now: float) -> None:
-        self._seen[message["session"], message["seq"]] = now
-        while len(self._seen) > SEEN:
-            del self._seen[next(iter(self._seen))]
+    @staticmethod
+    def _remember(message: Message, session: Session, now: float) -> None:
+        session.seen[message["seq"]] = now
+        while len(session.seen) > SEEN:
+            del session.seen[next(iter(session.seen))]

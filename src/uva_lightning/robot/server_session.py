@@ -10,7 +10,7 @@ import hmac
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from uva_lightning.robot.arm_model import ArmModel
 from uva_lightning.robot.errors import ClockSkew, LeaseLost, NotArmed, OutOfOrder, RobotConfigError, Stale
@@ -37,12 +37,14 @@ class Session:
         seq: Of its newest message.
         heard: When that came, s.
         compared: When it last compared clocks, s.
+        seen: When its newest observations were made, by their number, s.
     """
 
     client: str
     seq: int
     heard: float
     compared: float = float("-inf")
+    seen: dict[int, float] = field(default_factory=dict)
 
 
 class Sessions:
