@@ -41,6 +41,30 @@ def test_a_token_and_answers_are_typed(bench):
     assert client.say("label", episode=4)["answer"] == "failure"
 
 
+def test_what_the_driver_said_before_it_heard_is_no_answer(bench, monkeypatch):
+    """It is another process: it may tick, and tell so, between being asked and hearing it."""
+    told, status, ask, tick = [bench.driver.status()], bench.driver.status, bench.driver.ask, bench.driver.tick
+
+    def ticked(now):
+        tick(now)
+        told.append(status())
+
+    def asked(verb, now, **values):
+        bench.now += 0.01
+        ticked(bench.now)
+        ask(verb, now, **values)
+
+    for name, changed in (("tick", ticked), ("ask", asked), ("status", lambda: told[-1])):
+        monkeypatch.setattr(bench.driver, name, changed)
+    client = Client(bench).join()
+    client.say("confirm", episode=0)
+    bench.console.line("y")
+    bench.floor.tick()
+    assert client.say("confirm", episode=0)["answer"] == "waiting"
+    bench.run(0.1, client)
+    assert client.say("confirm", episode=0)["answer"] == "yes"
+
+
 def test_enter_alone_stops_until_reset(bench):
     client = bench.running()
     assert bench.console.line("\n").startswith("stop: estop (stopped at the console)")

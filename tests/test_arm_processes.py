@@ -120,6 +120,19 @@ def test_a_driver_that_hangs_is_dead_for_good(started, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_driver_that_breaks_leaves_the_arm_soft(started, tmp_path):
+    driver = started()
+    driver.ask("home", time.monotonic())
+    until(lambda: driver.status().mode == Mode.HOMED, "it is not at home")
+    assert not sent(tmp_path)[1][-1]
+    (tmp_path / "break").touch()
+    until(lambda: driver.process.poll() is not None, "it goes on")
+    assert sent(tmp_path)[1][-1]
+    with pytest.raises(DriverDead, match=r"has ended \(status 1\)"):
+        driver.status()
+
+
+@pytest.mark.slow
 def test_a_driver_says_why_it_cannot_begin(started):
     with pytest.raises(RobotConfigError, match=r"The arm .*NoArm.* cannot be made"):
         started(arm={"class_path": "uva_lightning.robot.fake_arm.NoArm"})

@@ -1,4 +1,4 @@
-"""An arm in another process: what it is told goes to a file, and a file makes it hang as ARX's SDK does."""
+"""An arm in another process: what it is told goes to a file, and files make it hang as ARX's SDK does, or break."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LoggedArm(FakeArm):
     """Writes time, softness and set-point of every command.
 
     Args:
-        folder: Of ``sent`` and ``hang``.
+        folder: Of ``sent``, ``hang`` and ``break``.
         q: Where it lies at the begin, rad.
         part: Something else that only the driver's process may make.
     """
@@ -41,6 +41,8 @@ class LoggedArm(FakeArm):
     def state(self):
         if (self.folder / "hang").exists():
             ctypes.PyDLL(None).sleep(1000)  # keeps the interpreter's lock: no thread and no signal handler runs
+        if (self.folder / "break").exists():
+            raise ZeroDivisionError("nobody has thought of this")
         return super().state()
 
     def command(self, q, opening):
