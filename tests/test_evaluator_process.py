@@ -183,8 +183,9 @@ time.sleep(600)
 
 
 @pytest.mark.slow
-def test_the_arm_is_parked_when_the_trainer_is_killed(tmp_path):
-    """SIGKILL: nobody can tell the evaluator; it sees that its parent is another one."""
+@pytest.mark.parametrize("fate", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_arm_is_parked_when_the_trainer_is_killed_or_stopped(tmp_path, fate):
+    """Nobody can tell the evaluator; it sees that its parent is another one, or stands still."""
     paths = [str(Path(__file__).parents[1] / "src"), str(Path(__file__).parent / "support")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     trainer = subprocess.Popen([sys.executable, "-c", TRAINER, str(tmp_path)], env=environment)
@@ -192,9 +193,10 @@ def test_the_arm_is_parked_when_the_trainer_is_killed(tmp_path):
     try:
         assert "begins" in wait_for(tmp_path / "diary.txt")
         evaluator = int((tmp_path / "pid.txt").read_text())
-        trainer.kill()
-        trainer.wait()
+        trainer.send_signal(fate)
         killed = time.monotonic()
+        if fate == signal.SIGKILL:
+            trainer.wait()
         assert wait_for(tmp_path / "diary.txt", 3) == ["begins", "holds", "parked"]
         assert time.monotonic() - killed < 30
         end = time.monotonic() + PATIENCE

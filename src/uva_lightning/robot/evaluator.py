@@ -1,7 +1,7 @@
 """Run episodes beside a training, in a process of its own: ``python -m uva_lightning.robot.evaluator FOLDER``.
 
-It takes jobs from FOLDER, see ``evaluator_job``, until it is told to stop (SIGTERM, SIGINT) or its parent is gone; in
-either case the arm is parked first.
+It takes jobs from FOLDER, see ``evaluator_job``, until it is told to stop (SIGTERM, SIGINT) or its parent is gone or
+stands still (SIGSTOP); in any case the arm is parked first.
 """
 
 from __future__ import annotations
@@ -43,12 +43,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, end)
 
     def ending() -> bool:
-        return over.is_set() or os.getppid() != options.parent
+        return over.is_set() or os.getppid() != options.parent or stopped(options.parent)
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     torch.set_num_threads(options.threads)
     serve(options.folder, ending, lambda: over.wait(POLL))
     return 0
+
+
+def stopped(pid: int) -> bool:
+    """Tell whether a process was stopped (SIGSTOP, Ctrl-Z), where the system shows it: under /proc."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] == "T"  # the name of the program, in brackets, may hold anything
 
 
 if __name__ == "__main__":
