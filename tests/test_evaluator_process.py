@@ -166,6 +166,16 @@ def test_options_out_of_range_are_refused():
         Evaluator(breaker=0)
 
 
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this system has no autogroups")
+def test_it_leaves_the_processor_to_other_sessions():
+    program = (
+        "from uva_lightning.robot.evaluator import step_back; step_back(7); print(open('/proc/self/autogroup').read())"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, start_new_session=True, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == ["nice", "7"]
+
+
 TRAINER = """
 import sys, time
 from pathlib import Path
