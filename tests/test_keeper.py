@@ -20,7 +20,7 @@ from uva_lightning.robot.errors import (
 )
 from uva_lightning.robot.fake_arm import FakeArm
 from uva_lightning.robot.guard import Guard
-from uva_lightning.robot.keeper import Mode
+from uva_lightning.robot.keeper import Keeper, Mode
 from uva_lightning.robot.limits import Limits
 
 
@@ -303,3 +303,9 @@ def test_limits_that_make_no_sense_are_refused(options, said):
     with pytest.raises(RobotConfigError, match=said):
         Guard(FakeArm().model, Limits(**options))
     assert Limits().digest() != Limits(eef_speed=0.2).digest()
+
+
+@pytest.mark.parametrize("rest", [[0.0, 1.49], [0.0, 9.49, 1.7, -1.2, 0.0, 0.0], [0.0, np.nan, 1.7, -1.2, 0.0, 0.0]])
+def test_a_rest_that_the_arm_cannot_reach_is_refused(rest):
+    with pytest.raises(RobotConfigError, match=r"rest is \[0.0, .*\], expected one angle in rad for each joint"):
+        Keeper(FakeArm("X5_umi"), rest=np.array(rest))

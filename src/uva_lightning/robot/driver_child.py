@@ -151,7 +151,8 @@ def make_arm(spec: Mapping[str, Any]) -> Arm:
     try:
         made = parser.instantiate(parser.parse_object({"arm": dict(spec)})).arm
     except (ArgumentError, TypeError, ValueError, ImportError) as error:
-        raise RobotConfigError(f"The arm {json.dumps(dict(spec))} cannot be made: {error}") from error
+        why = " ".join(str(error).split())
+        raise RobotConfigError(f"The arm {json.dumps(dict(spec))} cannot be made: {why}") from error
     if not isinstance(made, Arm):
         raise RobotConfigError(f"The arm is {spec!r}, expected class_path and init_args of an Arm.")
     return made
