@@ -263,5 +263,5 @@ def test_options_that_cannot_be_are_told(folder):
         ArmEpisodes(folder, cameras=["top"])
     with pytest.raises(ValueError, match=r"labels are \['good'\]"):
         Choice(labels=("good",))
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(FileNotFoundError, match="is no folder"):
         ArmEpisodes(folder / "none")

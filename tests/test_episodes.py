@@ -79,7 +79,7 @@ def test_episodes_are_found_in_the_order_of_time(tmp_path):
 
 
 def test_a_folder_without_episodes_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such folder at .*, expected a folder of them"):
+    with pytest.raises(FileNotFoundError, match="is no folder .*, expected one of recordings"):
         find_episodes(tmp_path / "none")
     left = Recorder(tmp_path, 1000).begin(META)
     with pytest.raises(FileNotFoundError, match="1 are unfinished, run: uva arm recover"):

@@ -225,8 +225,8 @@ def find_episodes(folder: Path) -> Found:
     finished = [entry for entry in inside if entry not in unfinished and (entry / META).is_file()]
     if not finished:
         left = f"; {len(unfinished)} are unfinished, run: uva arm recover {folder}" if unfinished else ""
-        what = "recordings" if folder.exists() else "such folder"
-        raise FileNotFoundError(f"There are no {what} at {folder}, expected a folder of them, each with {META}{left}.")
+        what = "are no recordings in" if folder.exists() else "is no folder"
+        raise FileNotFoundError(f"There {what} {folder}, expected one of recordings, each with {META}{left}.")
     return Found(finished, unfinished)
 
 
