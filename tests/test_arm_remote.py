@@ -259,6 +259,13 @@ def test_a_server_for_everybody_needs_keys():
         ArmSocket(server.socket.service, "0.0.0.0", 0)
 
 
+def test_a_port_that_is_taken_is_told_in_plain_words():
+    with Server() as server:
+        port = server.socket.port
+        with pytest.raises(OSError, match=rf"^Cannot listen at 127.0.0.1:{port} \(Address already in use\); choose"):
+            ArmSocket(server.socket.service, port=port)
+
+
 def test_an_oversized_message_does_not_reach_the_server():
     with Server() as server, zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.LINGER, 0)

@@ -68,7 +68,8 @@ class ArmSocket:
             self._socket.bind(f"tcp://{host}:{port}")
         except zmq.ZMQError as error:
             self.close()
-            raise OSError(error.errno, f"Cannot listen at {host}:{port} ({error}); choose another port") from error
+            why = zmq.strerror(error.errno or 0)
+            raise OSError(f"Cannot listen at {host}:{port} ({why}); choose another --port or --host.") from error
         except RobotConfigError:
             self.close()
             raise
