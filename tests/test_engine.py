@@ -49,7 +49,7 @@ def test_fast_is_plain_in_half_precision(make, sampler, name, function):
     exact = run(UVAPolicy(module, torch.float32, embed=EMBED), function)
     fast, plain = (run(policy, function) for policy in policies)
     rounding = np.abs(plain - exact).max()
-    assert 0 < rounding < 60  # px of 512
+    assert 0 < rounding < 128  # px of 512; a sum in another order changes it, by the number of threads
     assert np.abs(fast - plain).max() <= 2 * rounding
 
 
