@@ -29,7 +29,7 @@ def test_every_stage_is_timed_and_the_plain_path_beside_it(uva, config, tmp_path
         f"--json={file}",
         "--steps=4",
     ]
-    status, out, complaint = uva(*command, "--baseline=true", "--batch=2", *options)
+    status, out, complaint = uva(*command, "--baseline", "--batch=2", *options)
     assert status == 0, complaint
     said = json.loads(file.read_text())
     assert set(said["fast"]["warm_ms"]) >= {"encode", "trunk", "other", "total", *stages}

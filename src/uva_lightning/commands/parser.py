@@ -3,7 +3,8 @@
 import argparse
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jsonargparse import ArgumentParser, set_parsing_settings
@@ -109,9 +110,16 @@ class CommandParser(ShortErrors, ArgumentParser):
                 self.error(f"unrecognized arguments: {option}")
         set_parsing_settings(parse_optionals_as_positionals=True)
         try:
-            return super().parse_args(args, *others, **kwargs)
+            return super().parse_args(None if args is None else self._switched(args), *others, **kwargs)
         finally:  # the setting is global, and the command may go on to parse other things
             set_parsing_settings(parse_optionals_as_positionals=False)
+
+    def _switched(self, args: Sequence[str]) -> list[str]:
+        """Let ``--name`` alone, where yes and no are asked for, mean ``--name true``."""
+        asked = (action for action in self._actions if getattr(action, "_typehint", None) is bool)
+        switches = {name for action in asked for name in action.option_strings}
+        alone = (arg in switches and following.startswith("--") for arg, following in pairwise([*args, "--"]))
+        return [word for arg, bare in zip(args, alone, strict=True) for word in ((arg, "true") if bare else (arg,))]
 
 
 def _reason(why: str) -> str:
