@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from fitted_models import fitted
 from PIL import Image
+from untrained import written
 
 from uva_lightning.envs.pusht_draw import draw
 from uva_lightning.envs.pusht_world import GOAL
@@ -36,12 +36,7 @@ model:
 def checkpoint(tmp_path_factory, tiny_data):
     """Write a checkpoint of a model with random weights into a run folder."""
     module = fitted(tiny_data(), lambda spec: build(CONFIG)[0])
-    content = {"config": CONFIG, "state_dict": module.state_dict()}
-    module.on_save_checkpoint(content)
-    path = tmp_path_factory.mktemp("run") / "checkpoints/last.ckpt"
-    path.parent.mkdir()
-    torch.save(content, path)
-    return path
+    return written(module, CONFIG, tmp_path_factory.mktemp("run") / "checkpoints/last.ckpt")
 
 
 @pytest.fixture(scope="module")

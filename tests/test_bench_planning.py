@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from fitted_models import fitted
+from untrained import written
 
 pytest.importorskip("pymunk")
 pytest.importorskip("cv2")
@@ -68,12 +68,7 @@ def test_the_table_has_a_row_for_each_way_and_a_column_for_each_environment():
 def checkpoint(tmp_path_factory, tiny_data):
     """Write a checkpoint of a model with random weights into a run folder."""
     module = fitted(tiny_data(), lambda spec: build(CONFIG)[0])
-    content = {"config": CONFIG, "state_dict": module.state_dict()}
-    module.on_save_checkpoint(content)
-    path = tmp_path_factory.mktemp("run") / "checkpoints/last.ckpt"
-    path.parent.mkdir()
-    torch.save(content, path)
-    return path
+    return written(module, CONFIG, tmp_path_factory.mktemp("run") / "checkpoints/last.ckpt")
 
 
 def test_the_command_writes_the_table_the_numbers_and_films(checkpoint, capsys):

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import untrained
 
 pytest.importorskip("gymnasium")
 pytest.importorskip("pymunk")
@@ -25,7 +26,6 @@ from uva_lightning.commands.rollout import rollout, summary
 from uva_lightning.datamodules.pusht import PushT
 from uva_lightning.envs.pusht_expert import PushTExpert
 from uva_lightning.metrics.intervals import bootstrap_mean, wilson
-from uva_lightning.model.fitted import fit_together
 from uva_lightning.results import write_json
 from uva_lightning.rollouts import (
     FIRST_TEST_SEED,
@@ -221,42 +221,10 @@ def test_no_half_file(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["results.json"]
 
 
-CONFIG = """
-data: {class_path: PushT, init_args: {path: nowhere, window: {frames: 2}}}
-model:
-  tokenizer: {class_path: LinearPatches, init_args: {channels: 8}}
-  objectives: {policy: {class_path: RobotPolicy}}
-  transformer:
-    class_path: uva_lightning.model.transformer.LatentTransformer
-    init_args: {width: 32, heads: 2, encoder_depth: 1, decoder_depth: 1}
-  heads:
-    action:
-      class_path: uva_lightning.model.heads.base.ActionHead
-      init_args:
-        steps: 2
-        aggregator: {class_path: uva_lightning.model.heads.aggregate.ConvFC}
-        denoiser:
-          class_path: uva_lightning.model.heads.flow.FlowMatching
-          init_args: {width: 32, depth: 1}
-"""
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, tiny_data):
     """Write a checkpoint of an untrained model into a run folder."""
-    from uva_lightning.model.checkpoint import build
-
-    data = tiny_data()
-    data.setup("fit")
-    module, _ = build(CONFIG)
-    module.tokenizer.fit(data.training_frames())
-    fit_together([module.actions, module.proprioception], data.training_numbers())
-    content = {"config": CONFIG, "state_dict": module.state_dict()}
-    module.on_save_checkpoint(content)
-    path = tmp_path_factory.mktemp("run") / "checkpoints/last.ckpt"
-    path.parent.mkdir()
-    torch.save(content, path)
-    return path
+    return untrained.checkpoint(tmp_path_factory.mktemp("run") / "checkpoints/last.ckpt", tiny_data())
 
 
 def test_command_writes_results_and_films(checkpoint, capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""A checkpoint of a tiny model before its first step, on Push-T data, written without a training."""
+"""Checkpoints of tiny models before their first step, written without a training."""
 
 from __future__ import annotations
 
@@ -34,7 +34,14 @@ def checkpoint(path, data, seed=0):
     module, _ = build(CONFIG)
     module.tokenizer.fit(data.training_frames())
     fit_together([module.actions, module.proprioception], data.training_numbers())
-    content = {"config": CONFIG, "state_dict": module.state_dict()}
+    return written(module, CONFIG, path)
+
+
+def written(module, config, path):
+    """Write a model that is fitted to its data, with the config it was built from."""
+    import torch
+
+    content = {"config": config, "state_dict": module.state_dict()}
     module.on_save_checkpoint(content)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, path)

@@ -22,6 +22,7 @@ from uva_lightning.ablation.plot import draw
 from uva_lightning.ablation.run import Outcome, Runs
 from uva_lightning.ablation.table import as_json, columns
 from uva_lightning.benchmarks.machine import free_bytes, machine
+from uva_lightning.commands.checks import check_least
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.extras import install_command
 from uva_lightning.commands.merge import split_configs
@@ -65,9 +66,8 @@ def ablate(
     Returns:
         0; 1 where the result does not say the same as the one to compare with.
     """
-    for name, value, low in (("seeds", seeds, 1), ("steps", steps, 1), ("windows", windows, 1), ("starts", starts, 0)):
-        if value < low:
-            raise UserError(f"{name} is {value}, expected at least {low}; set --{name}.")
+    check_least(1, seeds=seeds, steps=steps, windows=windows)
+    check_least(0, starts=starts)
     if jobs < 0:
         raise UserError(f"jobs is {jobs}, expected 0 or more; set --jobs.")
     earlier = None if check is None else _read(check)

@@ -8,15 +8,14 @@ import time
 from pathlib import Path
 
 from uva_lightning.benchmarks.machine import machine
-from uva_lightning.benchmarks.planning import compare, markdown, summary
-from uva_lightning.commands.checks import chosen_device
+from uva_lightning.benchmarks.planning import Results, compare, markdown, summary
+from uva_lightning.commands.checks import check_least, chosen_device
 from uva_lightning.commands.errors import UserError
-from uva_lightning.commands.rollout import RESULTS, find_checkpoint, run_folder
+from uva_lightning.commands.rollout import RESULTS, find_checkpoint, named_weights, run_folder
 from uva_lightning.model.checkpoint import load_module
-from uva_lightning.model.stored import weights_file
 from uva_lightning.policy.engine import native_dtype
 from uva_lightning.policy.windows import WindowPolicy
-from uva_lightning.results import sha256, versions, write_json
+from uva_lightning.results import versions, write_json
 from uva_lightning.rollouts import FIRST_TEST_SEED
 from uva_lightning.video_files import write_mp4
 from uva_lightning.whole_files import whole
@@ -55,22 +54,16 @@ def bench_planning(
         device: Where the model runs; auto takes the GPU where there is one.
         set: Data set of a mixture that is like the environments; the only one with actions where left out.
     """
-    for name, value, low in (("episodes", episodes, 1), ("proposals", proposals, 1), ("videos", videos, 0)):
-        if value < low:
-            raise UserError(f"{name} is {value}, expected at least {low}; set --{name}.")
-    names = [name.strip() for name in envs.split(",") if name.strip()]
-    _check(names)
+    check_least(1, episodes=episodes, proposals=proposals)
+    check_least(0, videos=videos)
+    names = _names(envs)
     find_checkpoint(ckpt)
     module = load_module(ckpt)[0].to(chosen_device(device)).eval()
     policy = WindowPolicy(module, seed, native_dtype(module.device), set)
     seeds, begin = range(seed, seed + episodes), time.monotonic()
     results = compare(policy, names, seeds, proposals, execute, bound, videos)
     rows, folder = summary(results), out or run_folder(ckpt) / "planning"
-    for way, found in results.items():
-        for env, result in found.items():
-            for start, frames in result.frames.items():
-                label = "_".join(way.replace(",", "").split())
-                write_mp4(folder / f"{env}_{start}_{label}.mp4", frames, policy.spec.rate_hz)
+    _write_films(folder, results, policy.spec.rate_hz)
     content = {
         "ways": rows,
         "envs": names,
@@ -81,7 +74,7 @@ def bench_planning(
         "episodes": {
             way: {env: one.record()["episodes"] for env, one in found.items()} for way, found in results.items()
         },
-        "checkpoint": {"path": str(ckpt.resolve()), "sha256": sha256(weights_file(ckpt))},
+        "checkpoint": named_weights(ckpt),
         "machine": machine(),
         "versions": versions(),
         "command": shlex.join(["uva", *sys.argv[1:]]),
@@ -93,10 +86,19 @@ def bench_planning(
     sys.stdout.write(f"{episodes} starts, {proposals} proposals, {execute} actions a decision\n\n{table}\n\n{folder}\n")
 
 
-def _check(names: list[str]) -> None:
-    """Refuse environments that cannot be planned in before any time is spent."""
+def _write_films(folder: Path, results: Results, rate_hz: float) -> None:
+    for way, found in results.items():
+        label = "_".join(way.replace(",", "").split())
+        for env, result in found.items():
+            for start, frames in result.frames.items():
+                write_mp4(folder / f"{env}_{start}_{label}.mp4", frames, rate_hz)
+
+
+def _names(envs: str) -> list[str]:
+    """Split the list, and refuse environments that cannot be planned in before any time is spent."""
     from uva_lightning.envs import goal_score, make
 
+    names = [name.strip() for name in envs.split(",") if name.strip()]
     if not names:
         raise UserError(f"envs is empty, expected environments with commas between, such as {CLASSES}; set --envs.")
     for name in names:
@@ -105,3 +107,4 @@ def _check(names: list[str]) -> None:
             goal_score(name)
         except ValueError as error:
             raise UserError(str(error)) from error
+    return names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +14,7 @@ from uva_lightning.benchmarks.base_model import random_model
 from uva_lightning.benchmarks.decisions import MILLISECONDS, PAPER, PAPER_DEVICE, Run, Scene, instruction_of, measure
 from uva_lightning.benchmarks.machine import MIB, machine, peak_bytes
 from uva_lightning.benchmarks.peak import TERA, Peak, device_peak
-from uva_lightning.commands.checks import check_writable, chosen_device
-from uva_lightning.commands.errors import UserError
+from uva_lightning.commands.checks import check_least, check_writable, chosen_device
 from uva_lightning.model.checkpoint import load_module
 from uva_lightning.module import UVAModule
 from uva_lightning.policy.engine import native_dtype
@@ -61,14 +61,8 @@ def bench_policy(
             encoded in each call, 100 denoising steps, nothing kept; and give the ratio.
         json: File for the numbers; speedup is the ratio of the medians.
     """
-    for name, (value, least) in {
-        "batch": (batch, 1),
-        "repeats": (repeats, 1),
-        "execute": (execute, 1),
-        "video": (video, 0),
-    }.items():
-        if value < least:
-            raise UserError(f"{name} is {value}, expected at least {least}; set --{name}.")
+    check_least(1, batch=batch, repeats=repeats, execute=execute)
+    check_least(0, video=video)
     if json is not None:
         check_writable(json)
     where = chosen_device(device)
@@ -76,12 +70,8 @@ def bench_policy(
     chosen = native_dtype(module.device) if dtype == "auto" else DTYPES[dtype]
     fast = UVAPolicy(module, chosen, steps={"action": steps, "video": steps}, compile=compile)
     runs = [Run(FAST, fast), *([Run(PLAIN, plain_policy(module))] if baseline else [])]
-    scene = Scene(fast, batch, instruction_of(fast))
-
-    def call(policy: UVAPolicy) -> object:
-        return policy.imagine(iterations=video) if video else policy.act()
-
-    measure(runs, call, scene, execute, {FAST: repeats, PLAIN: min(repeats, PLAIN_CALLS)})
+    calls = {FAST: repeats, PLAIN: min(repeats, PLAIN_CALLS)}
+    measure(runs, _function(video), Scene(fast, batch, instruction_of(fast)), execute, calls)
     settings = {
         "weights": "random" if ckpt is None else str(ckpt),
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
@@ -98,6 +88,11 @@ def bench_policy(
     sys.stdout.write(shown(runs, said))
     if json is not None:
         write_json(json, said)
+
+
+def _function(rounds: int) -> Callable[[UVAPolicy], object]:
+    """Give what is measured: a decision, or rounds of video generation."""
+    return (lambda policy: policy.imagine(iterations=rounds)) if rounds else UVAPolicy.act
 
 
 def plain_policy(module: UVAModule) -> UVAPolicy:

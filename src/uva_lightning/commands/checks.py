@@ -1,4 +1,4 @@
-"""What commands look at before long work: the device, and the file that the numbers go to."""
+"""What commands look at before long work: numbers, the device, and the file that the numbers go to."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ def chosen_device(name: str) -> str:
         known = "auto, cpu, cuda or cuda:0" if gpu else "auto or cpu: torch sees no GPU here"
         raise UserError(f"device is {name}, expected {known}.")
     return name
+
+
+def check_least(least: int, **options: int) -> None:
+    """Check that options are not below a number.
+
+    Raises:
+        UserError: One is; it is named.
+    """
+    for name, value in options.items():
+        if value < least:
+            raise UserError(f"{name} is {value}, expected at least {least}; set --{name}.")
 
 
 def check_writable(path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uva_lightning.commands.checks import chosen_device
+from uva_lightning.commands.checks import check_least, chosen_device
 from uva_lightning.commands.errors import UserError
 from uva_lightning.model.stored import weights_file
 from uva_lightning.policy.acting import Acting
@@ -67,9 +67,8 @@ def rollout(
         actor: How a checkpoint acts, Planner or UniPi, with options such as --actor.proposals CrossEntropy; as robot
             policy where left out. docs/planning.md has examples.
     """
-    for name, value, low in (("episodes", episodes, 1), ("videos", videos, 0), ("seed", seed, 0)):
-        if value < low:
-            raise UserError(f"{name} is {value}, expected at least {low}.")
+    check_least(1, episodes=episodes)
+    check_least(0, videos=videos, seed=seed)
     if (ckpt is None) == (policy is None):
         given = "neither" if ckpt is None else "both"
         raise UserError(f"{given} of ckpt and policy given, expected one: --ckpt FILE or --policy ws://HOST:PORT.")
@@ -87,7 +86,7 @@ def rollout(
         result, rate_hz = run_rollouts(acting, env, model.spec, seeds, execute, videos), model.spec.rate_hz
         how = "" if actor is None else f"_{type(acting).__name__}"
         out = out or run_folder(ckpt) / "rollouts" / f"{ckpt.stem}_{env}{how}"
-        source = {"checkpoint": {"path": str(ckpt.resolve()), "sha256": sha256(weights_file(ckpt))}}
+        source = {"checkpoint": named_weights(ckpt)}
     for number, frames in result.frames.items():
         write_mp4(out / f"{env}_{number}.mp4", frames, rate_hz)
     command = shlex.join(["uva", *sys.argv[1:]])
@@ -134,6 +133,11 @@ def run_folder(ckpt: Path) -> Path:
         return ckpt.resolve()
     folder = ckpt.resolve().parent
     return folder.parent if folder.name == CHECKPOINTS else folder
+
+
+def named_weights(ckpt: Path) -> dict[str, str]:
+    """Say in results which weights they are of: where they lie, and their hash."""
+    return {"path": str(ckpt.resolve()), "sha256": sha256(weights_file(ckpt))}
 
 
 def find_checkpoint(ckpt: Path) -> None:

@@ -20,6 +20,7 @@ from uva_lightning.envs.block_push_draw import draw
 from uva_lightning.envs.block_push_expert import BlockPushExpert
 from uva_lightning.envs.block_push_world import REACHED, BlockPushWorld, Pose, Snapshot
 from uva_lightning.envs.pusht_world import CONTROL_HZ, WORLD_SIZE
+from uva_lightning.envs.resets import episode_seed, known_options
 
 CLASSES = {"R-R": (0, 0), "R-G": (0, 1), "G-R": (1, 0), "G-G": (1, 1)}
 """Goal classes: which block belongs into which square, 0 is red and 1 green."""
@@ -32,7 +33,6 @@ Observation = dict[str, NDArray[np.float32]]
 _ANY = (((0, 0), (1, 1)), ((0, 1), (1, 0)))
 _OPTIONS = ("goal", "state")
 _STATE = 8
-_MAX_SEED = 2**32 - 1
 
 
 class BlockPush(gym.Env[Any, Any]):
@@ -93,15 +93,10 @@ class BlockPush(gym.Env[Any, Any]):
             ValueError: An option or the seed is not one of the above.
         """
         super().reset(seed=seed)
-        options = options or {}
-        if unknown := set(options) - set(_OPTIONS):
-            raise ValueError(f"reset got the options {sorted(unknown)}, expected some of {', '.join(_OPTIONS)}.")
-        if seed is None:
-            seed = int(self.np_random.integers(_MAX_SEED))
-        if seed > _MAX_SEED:
-            raise ValueError(f"seed is {seed}, expected at most {_MAX_SEED}, the limit of numpy's RandomState.")
-        self._asked = _asked(_known(options.get("goal", self.goal)))
-        agent, blocks = _given(options["state"]) if "state" in options else self._start(seed)
+        given = known_options(options, _OPTIONS)
+        seed = episode_seed(seed, self.np_random)
+        self._asked = _asked(_known(given.get("goal", self.goal)))
+        agent, blocks = _given(given["state"]) if "state" in given else self._start(seed)
         self.world = BlockPushWorld()
         self.world.start(agent, blocks)
         self._way = self.world.distances()

@@ -19,6 +19,7 @@ from uva_lightning.envs.look import Look
 from uva_lightning.envs.pusht_draw import USUAL, draw
 from uva_lightning.envs.pusht_expert import PushTExpert
 from uva_lightning.envs.pusht_world import CONTROL_HZ, GOAL, WORLD_SIZE, PushTWorld, Snapshot
+from uva_lightning.envs.resets import episode_seed, known_options
 
 SUCCESS_COVERAGE = 0.95
 GOAL_REACH = 100.0
@@ -27,7 +28,6 @@ GOAL_REACH = 100.0
 Observation = dict[str, NDArray[np.float32]]
 
 _OPTIONS = ("state", "goal")
-_MAX_SEED = 2**32 - 1
 
 
 class PushT(gym.Env[Any, Any]):
@@ -81,21 +81,16 @@ class PushT(gym.Env[Any, Any]):
             ValueError: An option or the seed is not one of the above.
         """
         super().reset(seed=seed)
-        options = options or {}
-        if unknown := set(options) - set(_OPTIONS):
-            raise ValueError(f"reset got the options {sorted(unknown)}, expected some of {', '.join(_OPTIONS)}.")
-        if seed is None:
-            seed = int(self.np_random.integers(_MAX_SEED))
-        if seed > _MAX_SEED:
-            raise ValueError(f"seed is {seed}, expected at most {_MAX_SEED}, the limit of numpy's RandomState.")
+        given = known_options(options, _OPTIONS)
+        seed = episode_seed(seed, self.np_random)
         random = np.random.RandomState(seed)
         agent = (float(random.randint(50, 450)), float(random.randint(50, 450)))
         block = (float(random.randint(100, 400)), float(random.randint(100, 400)))
         angle = float(random.randn() * 2 * math.pi - math.pi)
-        goal = _pose(options["goal"], "goal", 3) if "goal" in options else self._goal(random)
+        goal = _pose(given["goal"], "goal", 3) if "goal" in given else self._goal(random)
         self.world = PushTWorld((goal[0], goal[1], goal[2]))
-        if "state" in options:
-            x, y, *pose = _pose(options["state"], "state", 5)
+        if "state" in given:
+            x, y, *pose = _pose(given["state"], "state", 5)
             self.world.restore(Snapshot((x, y), (0, 0), (pose[0], pose[1], pose[2]), (0, 0), 0))
         else:
             self.world.start(agent, (*block, angle))

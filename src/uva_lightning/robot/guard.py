@@ -46,6 +46,21 @@ class Guard:
         if (self.lower >= self.upper).any():
             raise RobotConfigError(f"limits.joint_margin is {limits.joint_margin} rad, which leaves a joint no room.")
 
+    def rest(self, angles: Array) -> Array:
+        """Give a rest position f64[j] in rad, moved off the joints' ends by the margin.
+
+        Raises:
+            RobotConfigError: It is of another arm, or beyond a joint's end.
+        """
+        lower, upper = self.model.lower, self.model.upper
+        if angles.shape != lower.shape or not ((angles >= lower) & (angles <= upper)).all():
+            ranges = ", ".join(f"{low:g} to {high:g}" for low, high in zip(lower, upper, strict=True))
+            raise RobotConfigError(
+                f"rest is {angles.tolist()}, expected one angle in rad for each joint of {self.model.name}, "
+                f"within {ranges}; give where the arm lies safely when it goes soft."
+            )
+        return np.clip(angles, self.lower, self.upper)
+
     def check(self, trajectory: JointTrajectory, now: float, q: Array, opening: float) -> None:
         """Check where it leads, how fast, and when.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from uva_lightning.robot.arm import Arm, ArmState, JointTrajectory
 from uva_lightning.robot.chain import Array
-from uva_lightning.robot.errors import Fault, NotArmed, RobotConfigError, RobotError
+from uva_lightning.robot.errors import Fault, NotArmed, RobotError
 from uva_lightning.robot.guard import Guard
 from uva_lightning.robot.limits import Limits
 from uva_lightning.robot.tracker import Tracker
@@ -81,8 +81,7 @@ class Keeper:
     ) -> None:
         self.arm, self.limits, self.period = arm, limits or Limits(), period
         self.guard, self.watchdogs = Guard(arm.model, self.limits), watchdogs or Watchdogs()
-        self.rest = np.zeros(len(arm.model.lower)) if rest is None else self._checked(np.asarray(rest, float))
-        self.rest = np.clip(self.rest, self.guard.lower, self.guard.upper)
+        self.rest = self.guard.rest(np.zeros(len(arm.model.lower)) if rest is None else np.asarray(rest, float))
         self._record = record or (lambda event, sentence: None)
         model = arm.model
         self._tracker = Tracker(
@@ -104,17 +103,6 @@ class Keeper:
     def set_point(self) -> Array | None:
         """What the arm got last, f64[j + 1] with the opening of the gripper; None where it is soft."""
         return self._tracker.place.copy() if self._stands else None
-
-    def _checked(self, rest: Array) -> Array:
-        """Compare the rest position with the arm's joints."""
-        lower, upper = self.arm.model.lower, self.arm.model.upper
-        if rest.shape != lower.shape or not ((rest >= lower) & (rest <= upper)).all():
-            ranges = ", ".join(f"{low:g} to {high:g}" for low, high in zip(lower, upper, strict=True))
-            raise RobotConfigError(
-                f"rest is {rest.tolist()}, expected one angle in rad for each joint of {self.arm.model.name}, "
-                f"within {ranges}; give where the arm lies safely when it goes soft."
-            )
-        return rest
 
     # -- what may be asked for ------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from uva_lightning.robot.camera import Camera, Frames
 from uva_lightning.robot.driver import Event, Status
 from uva_lightning.robot.errors import CameraLost, RobotError
 from uva_lightning.robot.operator import Label
+from uva_lightning.robot.recorder_rows import asked_row
 
 
 class Recording(Protocol):
@@ -117,17 +118,7 @@ class Episodes:
             RobotError: It cannot be written.
         """
         if self.recording is not None:
-            self.recording.step(
-                {
-                    "time": now,
-                    "asked_at": now,
-                    "asked_time": trajectory.time,
-                    "asked_q": trajectory.q,
-                    "asked_opening": trajectory.opening,
-                    "asked_valid_until": trajectory.valid_until,
-                    "rejected": rejected,
-                }
-            )
+            self.recording.step(asked_row(trajectory, now, rejected))
 
     def event(self, event: Event) -> None:
         """Write an event.
