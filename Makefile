@@ -52,7 +52,7 @@ format: install ## Mend style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: install ## Run the fast tests (5 minutes on two cores)
+test: install ## Run the fast tests (under 10 minutes on two cores)
 	$(BIN)/pytest -q -m "not slow and not arx"
 
 test-slow: install ## Run the slow tests: packaging, real training, two processes

@@ -252,6 +252,8 @@ def test_keys_are_for_their_owner_alone(tmp_path):
         Link("127.0.0.1:1", own)
     with pytest.raises(RobotConfigError, match="is no key"):
         Link("127.0.0.1:1", robot)
+    with pytest.raises(RobotConfigError, match=r"nowhere/client\.key_secret is no key: there is no such file"):
+        Link("127.0.0.1:1", tmp_path / "nowhere")
 
 
 def test_a_server_for_everybody_needs_keys():

@@ -189,7 +189,7 @@ def test_what_cannot_work_is_refused_before_training(tmp_path, tiny_data, tiny_m
         with pytest.raises(RobotConfigError, match=words):
             made.fit(tiny_module(data.spec), data)
     for options, words in (
-        ({"every": 0}, "every is 0"),
+        ({"every": 0}, "HardwareRollout: every is 0"),
         ({"budget": 0.0}, "budget is 0.0 s"),
         ({"films": -1}, "films"),
     ):

@@ -79,9 +79,9 @@ class HardwareRollout(Callback):
             ("seed", seed, 0),
         ):
             if value < least:
-                raise RobotConfigError(f"{name} is {value}, expected at least {least}.")
+                raise RobotConfigError(f"HardwareRollout: {name} is {value}, expected at least {least}.")
         if not 0 < budget < float("inf"):
-            raise RobotConfigError(f"budget is {budget} s, expected a positive number.")
+            raise RobotConfigError(f"HardwareRollout: budget is {budget} s, expected a positive number.")
         self.enabled, self.every, self.evaluator = enabled, every, evaluator or Evaluator()
         self._job = Job(0, bench or FakeBench(), driver or TrainedModel(), control or Control(), episodes, seed, budget,
                         films, self.evaluator.breaker, dry_run)  # fmt: skip

@@ -95,6 +95,8 @@ def _read_secret(path: Path) -> tuple[bytes, bytes]:
 
 
 def _read(path: Path) -> tuple[bytes, bytes | None]:
+    if not path.is_file():
+        raise RobotConfigError(f"{path} is no key: there is no such file; copy a folder of 'uva arm keys' here.")
     try:
         public, secret = zmq.auth.load_certificate(path)
     except (OSError, ValueError) as error:
