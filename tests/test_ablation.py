@@ -19,11 +19,12 @@ from uva_lightning.ablation.check import CLEAR, OPPOSITE, SAME, TURNED, UNKNOWN,
 from uva_lightning.ablation.measure import renumbered
 from uva_lightning.ablation.page import grid
 from uva_lightning.ablation.plan import ALL, Variant, plan, run_config
-from uva_lightning.ablation.run import Outcome, Run, alone, refuse_other
+from uva_lightning.ablation.run import Outcome, Run, refuse_other
 from uva_lightning.ablation.table import OVERALL, TRAINED, Cell, Column, as_json, columns, groups
 from uva_lightning.commands.ablate import ablate
 from uva_lightning.commands.data_source import gather_training
 from uva_lightning.commands.errors import UserError
+from uva_lightning.commands.long_work import alone
 from uva_lightning.commands.training import read_training
 from uva_lightning.metrics.comparison import HIGHER, LOWER
 from uva_lightning.metrics.intervals import Interval
@@ -238,9 +239,9 @@ def test_a_folder_of_another_ablation_is_refused(tmp_path):
 
 def test_two_cannot_work_in_one_folder(tmp_path):
     with (
-        alone(tmp_path / ".lock"),
+        alone(tmp_path / ".lock", "uva ablate"),
         pytest.raises(UserError, match="Another 'uva ablate' works in"),
-        alone(tmp_path / ".lock"),
+        alone(tmp_path / ".lock", "uva ablate"),
     ):
         pass
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from json import loads
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
@@ -24,6 +20,7 @@ from tqdm.auto import tqdm
 from uva_lightning.ablation.measure import Measure
 from uva_lightning.ablation.plan import ALL, Plan, Variant, run_config
 from uva_lightning.commands.errors import UserError
+from uva_lightning.commands.long_work import alone, stopping_on_sigterm
 from uva_lightning.results import versions, write_json
 from uva_lightning.whole_files import whole
 
@@ -136,7 +133,7 @@ class Runs:
             else:
                 todo.append(run)
         if todo:
-            with alone(self.out / ".lock") as lock, stopping_on_sigterm():
+            with alone(self.out / ".lock", "uva ablate") as lock, stopping_on_sigterm():
                 self._work(todo, outcome, jobs, threads, lock)
         return outcome
 
@@ -242,42 +239,6 @@ def refuse_other(file: Path, before: Any, now: Any, where: str = "") -> None:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-@contextmanager
-def alone(file: Path, command: str = "uva ablate") -> Iterator[int]:
-    """Lock a folder by a file in it, for this process and those that inherit the descriptor.
-
-    Args:
-        file: Made where absent.
-        command: Who works there, for the message.
-
-    Raises:
-        UserError: It is locked.
-    """
-    with file.open("w") as opened:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"Another '{command}' works in {file.parent}, or a process that one has left behind; wait for its "
-                f"end, or see which process it is with: fuser {file}"
-            ) from error
-        yield opened.fileno()
-
-
-@contextmanager
-def stopping_on_sigterm() -> Iterator[None]:
-    """Leave by an exception on SIGTERM, so that the runs are stopped, too."""
-
-    def leave(signum: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + signum)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:

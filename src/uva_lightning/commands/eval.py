@@ -13,11 +13,11 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from uva_lightning.ablation.run import alone, stopping_on_sigterm
 from uva_lightning.action_space import ActionSpace
 from uva_lightning.commands.checks import chosen_device
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.extras import install_command
+from uva_lightning.commands.long_work import alone, stopping_on_sigterm
 from uva_lightning.commands.replay import checked, opened, pipeline, spaced
 from uva_lightning.commands.rollout import RESULTS, run_folder
 from uva_lightning.datamodules.base import RobotDataModule
