@@ -13,6 +13,8 @@ VENV_LEROBOT := .venv-lerobot
 # More options for pip. PyPI's torch for Linux comes with CUDA (several GB); with the CPU index that pytorch.org names:
 #   make install PIP_ARGS='--extra-index-url URL'
 PIP_ARGS ?=
+# One process per core, each with one thread: threads of processes that share cores wait for each other.
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install lint format test test-slow test-slurm test-text test-openpi test-arx test-lerobot fuzz quickstart quickstart-short showcase bench clean
@@ -53,10 +55,10 @@ format: install ## Mend style and format
 	$(BIN)/ruff format .
 
 test: install ## Run the fast tests (under 10 minutes on two cores)
-	$(BIN)/pytest -q -m "not slow and not arx"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q $(PARALLEL) -m "not slow and not arx"
 
 test-slow: install ## Run the slow tests: packaging, real training, two processes
-	$(BIN)/pytest -q -m "slow and not slurm"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q $(PARALLEL) -m "slow and not slurm"
 
 test-slurm: install ## Run jobs on a SLURM of two nodes on this machine (needs root; installs slurm-wlm and munge by apt)
 	$(BIN)/python tests/slurm/cluster.py install
