@@ -16,7 +16,8 @@ from uva_lightning.draws import seeded
 from uva_lightning.model.heads.consistency import TEACHER, Consistency
 from uva_lightning.model.heads.denoiser import Traced
 from uva_lightning.module import UVAModule
-from uva_lightning.types import Batch, Visible
+from uva_lightning.types import Batch
+from uva_lightning.visibility import seen_when_asked
 
 START, RECIPE, END = "start.ckpt", "distil.yaml", "end"
 SAVED_EVERY = 500
@@ -173,7 +174,8 @@ def distances(module: UVAModule, head: str, batches: list[Batch]) -> dict[str, f
 
     for number, batch in enumerate(batches):
         tokens = module.tokens(batch)
-        seen = Visible.only(tokens, "history").without(module.absent(batch)).to(module.device)
+        seen = seen_when_asked(module.sampler.objectives, tokens, chosen.modality)
+        seen = seen.without(module.absent(batch)).to(module.device)
         target, condition, _, valid = chosen.rows(module.transformer(tokens, seen), tokens, seen)
         noise = torch.randn(target.shape, generator=seeded(number)).to(target.device)
         found["taught"].append(student.taught(condition, noise, valid))

@@ -30,7 +30,8 @@ from uva_lightning.set_actions import AnyActions, actions_for
 from uva_lightning.sizes import check_heads, sequences, shapes, views
 from uva_lightning.strategies.combinations import check as check_trainer
 from uva_lightning.training_log import TrainingLog
-from uva_lightning.types import Batch, DataSpec, Tokens, Visible
+from uva_lightning.types import Batch, DataSpec, Tokens
+from uva_lightning.visibility import seen_when_asked
 
 HeadFactory = Callable[[Shape], Head]
 TransformerFactory = Callable[[Mapping[str, Shape]], LatentTransformer]
@@ -219,14 +220,14 @@ class UVAModule(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Decide as robot policy: ``action`` f32[b, h, a] in physical units, and what was really done."""
         tokens = self.tokens(batch)
-        seen = Visible.only(tokens, "history").without(self.absent(batch)).to(self.device)
+        seen = seen_when_asked(self.sampler.objectives, tokens, "action").without(self.absent(batch)).to(self.device)
         head, whole = self.head("action"), self._whole(batch, in_turns=True)
         draws = Draws(self.seed, batch_idx, whole.places, self.device)
         noise = draws.normal("action", self.spec.horizon, self.spec.action_dim)
         sampled = head.sample(self.transformer(tokens, seen), tokens, seen, noise)
-        predicted = {"action": self.actions.decode(sampled, batch.state, batch.source)}
-        predicted |= {} if batch.source is None else {"source": batch.source}
-        return predicted if batch.action is None else {**predicted, "recorded": batch.action}
+        known = {"action": self.actions.decode(sampled, batch.state, batch.source)}
+        known |= {"source": batch.source, "recorded": batch.action}
+        return {name: value for name, value in known.items() if value is not None}
 
     def configure_gradient_clipping(
         self,

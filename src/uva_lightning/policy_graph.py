@@ -14,7 +14,8 @@ from uva_lightning.draws import seeded
 from uva_lightning.model.heads.base import Sampling, Steps
 from uva_lightning.model.heads.denoiser import StepNoise, fresh_noise
 from uva_lightning.module import UVAModule
-from uva_lightning.types import Batch, Tokens, Visible
+from uva_lightning.types import Batch, Tokens
+from uva_lightning.visibility import seen_when_asked
 
 PIXEL_MAX = 255
 
@@ -48,7 +49,8 @@ class PolicyGraph(nn.Module):
         given = self._given(examples := self.examples(0))
         with torch.no_grad():
             tokens = module.tokens(given)
-            self._seen = Visible.only(tokens, "history").without(module.absent(given)).to(module.device)
+            seen = seen_when_asked(module.sampler.objectives, tokens, "action")
+            self._seen = seen.without(module.absent(given)).to(module.device)
             self._sample(tokens, examples["noise"], self._count)  # also makes the tables of the schedule
         self.names = tuple(self.examples(0))
 

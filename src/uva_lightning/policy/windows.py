@@ -22,9 +22,9 @@ from uva_lightning.policy.engine import Engine
 from uva_lightning.policy.generation import MaskedGenerator
 from uva_lightning.policy.noise import RowNoise
 from uva_lightning.policy.stages import Stages
-from uva_lightning.policy.visibility import seen_when_asked
 from uva_lightning.types import Batch, DataSpec, Tokens, Visible
 from uva_lightning.union import joined
+from uva_lightning.visibility import seen_when_asked
 
 WindowObservation = Mapping[str, Mapping[str, Any]]
 """Whole histories, as in training. ``video``: u8[b, t, H, W, 3] per camera; ``state``: f32[b, n, p] per entry.
@@ -199,7 +199,7 @@ class WindowPolicy:
         """Show what the model saw when it learnt to predict ``asked``, see ``seen_when_asked``."""
         key = (asked, given)
         if key not in self._shown:
-            objectives = self.module.sampler.objectives.values()
+            objectives = self.module.sampler.objectives
             self._shown[key] = seen_when_asked(objectives, tokens.rows(slice(0, 1)), asked, given)
         return self._shown[key].rows(torch.zeros(tokens.batch_size, dtype=torch.int64))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 
@@ -14,7 +14,9 @@ DRAWS = 8
 """How often an objective is asked: what it hides now and then only, as a dropout of history does, is shown in use."""
 
 
-def seen_when_asked(objectives: Iterable[Objective], tokens: Tokens, asked: str, given: Collection[str]) -> Visible:
+def seen_when_asked(
+    objectives: Mapping[str, Objective], tokens: Tokens, asked: str, given: Collection[str] = ()
+) -> Visible:
     """Find what is visible where a model is asked for a modality.
 
     Of the future, what is given and nothing else; of the history, what the first objective showed that predicts
@@ -22,11 +24,19 @@ def seen_when_asked(objectives: Iterable[Objective], tokens: Tokens, asked: str,
     (UVA section 3.6).
 
     Args:
-        objectives: Those that the model was trained on.
-        tokens: One sample.
+        objectives: Those that the model was trained on, by name.
+        tokens: Samples of the model.
         asked: The modality.
         given: Modalities of the future that are known.
+
+    Returns:
+        The same for each sample of ``tokens``.
     """
+    one = tokens.rows(slice(0, 1))
+    return _of_one(objectives.values(), one, asked, given).rows(torch.zeros(tokens.batch_size, dtype=torch.int64))
+
+
+def _of_one(objectives: Iterable[Objective], tokens: Tokens, asked: str, given: Collection[str]) -> Visible:
     future = tokens.future & set(tokens)
     for objective in objectives:
         if asked not in objective.predicts:
