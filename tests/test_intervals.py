@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uva_lightning.metrics.intervals import bootstrap_mean, student_mean, student_quantile, wilson
+from uva_lightning.metrics.intervals import (
+    bootstrap_columns,
+    bootstrap_mean,
+    bootstrap_ratio,
+    student_mean,
+    student_quantile,
+    wilson,
+)
 
 
 def test_bootstrap_is_seeded_and_near_the_normal_interval():
@@ -25,6 +32,21 @@ def test_one_value_has_no_spread():
 def test_bootstrap_refuses_what_has_no_mean(values):
     with pytest.raises(ValueError, match="expected a list of at least one finite number"):
         bootstrap_mean(values)
+
+
+def test_columns_have_the_intervals_that_each_has_alone():
+    values = np.random.default_rng(1).normal(size=(30, 3))
+    for column, interval in zip(values.T, bootstrap_columns(values), strict=True):
+        assert interval == pytest.approx(bootstrap_mean(column), abs=1e-12)
+
+
+def test_a_ratio_is_bounded_only_where_its_denominator_is_positive():
+    other = np.random.default_rng(1).normal(1.0, 0.5, 100)
+    low, high = bootstrap_ratio(0.5 * other, other)
+    assert (low, high) == pytest.approx((0.5, 0.5))
+    low, high = bootstrap_ratio(np.random.default_rng(2).normal(0.5, 0.5, 100), other)
+    assert 0.3 < low < 0.5 < high < 0.7
+    assert bootstrap_ratio(other, other - 1.0) is None
 
 
 @pytest.mark.parametrize(

@@ -9,38 +9,13 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from uva_lightning.metrics.intervals import wilson
+from uva_lightning.metrics.outcomes import SuccessRate
 from uva_lightning.robot.operator import Label
 from uva_lightning.robot.rollout import Ended
 
 ABORTED = (Ended.FAULT, Ended.REJECTED)
 """Ends that nobody wanted."""
 QUANTILES = (0.5, 0.95)
-
-
-class SuccessRate(Metric):
-    """Share of successes among the episodes that say something about the policy, with its 95 % Wilson interval."""
-
-    successes: Tensor
-    valid: Tensor
-
-    def __init__(self) -> None:
-        super().__init__(sync_on_compute=False)
-        for name in ("successes", "valid"):
-            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, label: str) -> None:
-        """Count an episode by its label."""
-        self.successes += label == Label.SUCCESS
-        self.valid += label != Label.INVALID
-
-    def compute(self) -> dict[str, float]:
-        """Give ``success_rate``, ``success_low`` and ``success_high``, and nothing where no episode counts."""
-        successes, valid = int(self.successes), int(self.valid)
-        if not valid:
-            return {}
-        low, high = wilson(successes, valid)
-        return {"success_rate": successes / valid, "success_low": low, "success_high": high}
 
 
 class EpisodeCounts(Metric):
@@ -134,10 +109,11 @@ LATENCIES = ("inference", "age", "late")
 
 def measures(episodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Sum episodes of one checkpoint up, for the log: each name without its prefix."""
-    rate, counts, kinds, jerk = SuccessRate(), EpisodeCounts(), FaultKinds(), Quantiles("jerk")
+    rate, counts, kinds, jerk = SuccessRate(sync_on_compute=False), EpisodeCounts(), FaultKinds(), Quantiles("jerk")
     times = {name: Quantiles(f"latency_{name}") for name in LATENCIES}
+    valid = [episode["label"] for episode in episodes if episode["label"] != Label.INVALID]
+    rate.update(torch.tensor([label == Label.SUCCESS for label in valid], dtype=torch.bool))
     for episode in episodes:
-        rate.update(episode["label"])
         counts.update(episode)
         kinds.update(episode)
         jerk.update(episode["jerk"])

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 LEVEL = 0.95
 RESAMPLES = 10_000
+_AT_ONCE = 1 << 20
+"""Numbers that are drawn at a time."""
 
 
 class Interval(NamedTuple):
@@ -34,8 +36,44 @@ def bootstrap_mean(values: Sequence[float] | NDArray[np.float64], seed: int = 0)
             f"The values have shape {numbers.shape}, {np.isfinite(numbers).sum()} of them finite, expected a list of "
             "at least one finite number."
         )
-    random = np.random.default_rng(seed)
-    means = [numbers[random.integers(len(numbers), size=len(numbers))].mean() for _ in range(RESAMPLES)]
+    return _quantiles(resampled_means(numbers[:, None], seed)[:, 0])
+
+
+def bootstrap_columns(values: NDArray[np.float64], seed: int = 0) -> list[Interval]:
+    """Give ``bootstrap_mean`` of each column of f64[n, k], which resamples the rows of all columns alike."""
+    return [_quantiles(means) for means in resampled_means(np.asarray(values, dtype=np.float64), seed).T]
+
+
+def bootstrap_ratio(values: NDArray[np.float64], other: NDArray[np.float64], seed: int = 0) -> Interval | None:
+    """Give the percentile bootstrap interval of the mean of f64[n] over that of ``other`` f64[n], in pairs.
+
+    Returns:
+        The interval; nothing where more than one in forty of the resampled means below is not positive: the ratio then
+        has no bounds.
+    """
+    means = resampled_means(np.stack((values, other), axis=1), seed)
+    if np.quantile(means[:, 1], (1 - LEVEL) / 2) <= 0:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = means[:, 0] / means[:, 1]
+    return _quantiles(ratios[means[:, 1] > 0])
+
+
+def resampled_means(values: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
+    """Draw as many rows of f64[n, k] as there are, with replacement, and average, over and over: f64[RESAMPLES, k]."""
+    count, random = len(values), np.random.default_rng(seed)
+    block = max(1, _AT_ONCE // count)
+    parts = []
+    for first in range(0, RESAMPLES, block):
+        rows = min(block, RESAMPLES - first)
+        drawn = random.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
+        parts.append(times @ values / count)
+    means: NDArray[np.float64] = np.concatenate(parts)
+    return means
+
+
+def _quantiles(means: NDArray[np.float64]) -> Interval:
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high))
 
