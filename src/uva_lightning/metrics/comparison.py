@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from uva_lightning.metrics.intervals import bootstrap_mean
+from uva_lightning.metrics.per_step import ActionError, PerStep
+from uva_lightning.metrics.video_quality import PSNR
 from uva_lightning.policy.windows import Frames, WindowObservation, WindowPolicy, observed
 from uva_lightning.types import Batch
 
-PIXEL_RANGE = 255.0
-PSNR_OF_EQUAL = 100.0
 BLOCK = 64
 """Windows that go through the model at a time."""
 HIGHER, LOWER = 1.0, -1.0
@@ -162,13 +161,16 @@ def _in_blocks(call: Callable[..., NDArray[Any]], *trees: Any) -> NDArray[Any]:
 
 def psnr(frames: NDArray[np.uint8], real: NDArray[np.uint8]) -> NDArray[np.float64]:
     """PSNR in dB of the last frame of u8[n, t, H, W, 3]: f64[n]."""
-    generated, target = (torch.from_numpy(x[:, -1]).float() for x in (frames, real))
-    values = peak_signal_noise_ratio(generated, target, PIXEL_RANGE, reduction="none", dim=(1, 2, 3))
-    result: NDArray[np.float64] = values.double().clamp(max=PSNR_OF_EQUAL).numpy()  # equal frames would give infinity
-    return result
+    return _mean(PSNR(), frames[:, -1:], real[:, -1:])
 
 
 def action_error(actions: NDArray[np.float32], real: NDArray[np.float32]) -> NDArray[np.float64]:
     """Mean Euclidean distance over the steps of f32[n, h, a]: f64[n]."""
-    error: NDArray[np.float64] = np.linalg.norm(actions - real, axis=-1).mean(axis=-1).astype(np.float64)
-    return error
+    return _mean(ActionError(), actions, real)
+
+
+def _mean(metric: PerStep, predicted: NDArray[Any], real: NDArray[Any]) -> NDArray[np.float64]:
+    """Average over the steps, sample by sample."""
+    metric.update(torch.from_numpy(predicted), torch.from_numpy(real))
+    values: NDArray[np.float64] = metric.samples().mean(dim=1).numpy()
+    return values

@@ -39,31 +39,49 @@ class SuccessRate(Metric):
         return {"success_rate": successes / episodes, "success_low": low, "success_high": high}
 
 
-class Score(Metric):
-    """Mean of the largest reward of each episode, as Diffusion Policy counts, with its bootstrap interval."""
+class EpisodeMean(Metric):
+    """Mean of a number of each episode with its bootstrap interval.
 
-    higher_is_better = True
+    Args:
+        name: What it is.
+    """
+
     full_state_update = False
-    scores: list[Tensor] | Tensor
+    values: list[Tensor] | Tensor
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, name: str, **options: Any) -> None:
         super().__init__(**options)
-        self.add_state("scores", [], dist_reduce_fx="cat")
+        self.name = name
+        self.set_dtype(torch.float64)  # a process without episodes then sends nothing of the same kind
+        self.add_state("values", [], dist_reduce_fx="cat")
 
-    def update(self, scores: Tensor) -> None:
-        """Take episodes, f[n]: the largest reward of each."""
-        if isinstance(self.scores, list):
-            self.scores.append(scores.detach().double().flatten())
+    def update(self, values: Tensor) -> None:
+        """Take episodes, f[n]."""
+        if isinstance(self.values, list):
+            self.values.append(values.detach().double().flatten())
 
     def compute(self) -> dict[str, float]:
-        """Give ``score``, ``score_low`` and ``score_high``; nothing without episodes.
+        """Give ``NAME``, ``NAME_low`` and ``NAME_high``; nothing without episodes.
 
         Raises:
-            ValueError: A score is not finite.
+            ValueError: A number is not finite.
         """
-        scores = dim_zero_cat(self.scores) if len(self.scores) else torch.zeros(0)
-        if not len(scores):
+        values = joined(self.values)
+        if not len(values):
             return {}
-        values = scores.sort().values.cpu().numpy()  # the same interval, whichever process played which episode
-        low, high = bootstrap_mean(values)
-        return {"score": float(values.mean()), "score_low": low, "score_high": high}
+        low, high = bootstrap_mean(values.cpu().numpy())
+        return {self.name: float(values.mean()), f"{self.name}_low": low, f"{self.name}_high": high}
+
+
+class Score(EpisodeMean):
+    """Mean of the largest reward of each episode, as Diffusion Policy counts."""
+
+    higher_is_better = True
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("score", **options)
+
+
+def joined(state: list[Tensor] | Tensor) -> Tensor:
+    """Join what a metric has gathered, f64[n]: a list before, and one tensor after processes have exchanged it."""
+    return dim_zero_cat(state).double() if len(state) else torch.zeros(0, dtype=torch.float64)
