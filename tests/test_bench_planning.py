@@ -64,6 +64,19 @@ def test_the_table_has_a_row_for_each_way_and_a_column_for_each_environment():
     assert "| +0.50 (" in second
 
 
+def test_the_table_shows_how_much_of_the_bound_was_reached():
+    alone, planned = played([True, False] * 9, [False] * 18), played([True, False] * 9, [True, False] * 9)
+    rows = summary({POLICY: alone, PLANNED: planned, BOUND: played([True] * 18, [True, False] * 9)})
+    assert rows[PLANNED]["share"] == pytest.approx(0.5)
+    head, _, first, second, third = markdown(rows).splitlines()
+    assert head.endswith(f"| share of the gain of {BOUND} |")
+    assert "| 0.50 (" in second
+    assert first.endswith("|  |")
+    assert third.endswith("|  |")
+    nothing = summary({POLICY: alone, PLANNED: planned, BOUND: alone})
+    assert "the bound gains nothing" in markdown(nothing)
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, tiny_data):
     """Write a checkpoint of a model with random weights into a run folder."""

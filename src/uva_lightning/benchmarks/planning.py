@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from uva_lightning.metrics.intervals import Interval, bootstrap_mean
+from uva_lightning.metrics.planning_gain import PlanningGain
 from uva_lightning.policy.imagination import Simulator
 from uva_lightning.policy.planner import Planner
 from uva_lightning.policy.windows import WindowPolicy
@@ -73,41 +75,50 @@ def summary(results: Results) -> dict[str, Any]:
     """Sum up success by way: per environment, over all of them, and the gain over the policy alone.
 
     Intervals are 95 % Wilson per environment. Over all, a start counts as the mean of its environments, since these
-    share it, and intervals are bootstraps over the starts; gains are paired, start by start.
+    share it, and intervals are bootstraps over the starts; gains are paired, start by start, see ``PlanningGain``.
     """
-    alone = _by_start(results[POLICY])
-    return {name: _row(found, alone) for name, found in results.items()}
+    alone, bound = _by_start(results[POLICY]), _by_start(results[BOUND]) if BOUND in results else None
+    return {name: _row(found, alone, bound) for name, found in results.items()}
 
 
-def _row(found: Mapping[str, RolloutResult], alone: NDArray[np.float64]) -> dict[str, Any]:
-    starts = _by_start(found)
-    gain = starts - alone
+def _row(found: Mapping[str, RolloutResult], alone: Tensor, bound: Tensor | None) -> dict[str, Any]:
+    starts, gain = _by_start(found), PlanningGain()
+    gain.update(alone, starts, bound)
     return {
         "envs": {env: {"success": one.success, "interval": list(one.success_interval)} for env, one in found.items()},
         "success": float(starts.mean()),
-        "interval": list(bootstrap_mean(starts)),
-        "gain": float(gain.mean()),
-        "gain_interval": list(bootstrap_mean(gain)),
+        "interval": list(bootstrap_mean(starts.numpy())),
+        **gain.compute(),
         "score": float(np.mean([one.score for one in found.values()])),
     }
 
 
-def _by_start(found: Mapping[str, RolloutResult]) -> NDArray[np.float64]:
+def _by_start(found: Mapping[str, RolloutResult]) -> Tensor:
     """Share of the environments that were solved, for every start: f64[n]."""
     solved = [[float(episode.success) for episode in one.episodes] for one in found.values()]
-    return np.mean(solved, axis=0)
+    return torch.tensor(solved, dtype=torch.float64).mean(dim=0)
 
 
 def markdown(rows: Mapping[str, Any]) -> str:
     """Write the summary as a table."""
     envs = list(next(iter(rows.values()))["envs"])
-    head = ["success", *envs, "mean", "gain over the policy"]
+    bound = [f"share of the gain of {BOUND}"] if BOUND in rows else []
+    head = ["success", *envs, "mean", "gain over the policy", *bound]
     lines = [head, ["---"] * len(head)]
     for name, row in rows.items():
         cells = [_cell(row["envs"][env]["success"], row["envs"][env]["interval"]) for env in envs]
         gain = "" if name == POLICY else _cell(row["gain"], row["gain_interval"], "+.2f")
-        lines.append([name, *cells, _cell(row["success"], row["interval"]), gain])
+        share = [] if not bound else [_share(row) if name in (TYPICAL, PLANNED) else ""]
+        lines.append([name, *cells, _cell(row["success"], row["interval"]), gain, *share])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    if row["share"] is None:
+        return "the bound gains nothing"
+    if row["share_interval"] is None:
+        return f"{row['share']:.2f} (the bound's gain is not sure)"
+    return _cell(row["share"], row["share_interval"])
 
 
 def _cell(value: float, interval: Sequence[float] | Interval, form: str = ".2f") -> str:
