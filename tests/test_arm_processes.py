@@ -160,7 +160,8 @@ CLIENT = """
 import sys, time
 import numpy as np
 from uva_lightning.robot.arm import JointTrajectory
-from uva_lightning.robot.remote import RemoteOperator, RemoteStation
+from uva_lightning.robot.remote import RemoteStation
+from uva_lightning.robot.remote_operator import RemoteOperator
 
 address, token = sys.argv[1:]
 with RemoteStation(address, token=token, run="run", connect_timeout=10, call_timeout=5, state_age=5) as station:

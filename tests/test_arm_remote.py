@@ -27,8 +27,9 @@ from uva_lightning.robot.errors import (
 from uva_lightning.robot.keeper import Keeper, Mode, Watchdogs
 from uva_lightning.robot.limits import Limits
 from uva_lightning.robot.operator import Label
-from uva_lightning.robot.remote import RemoteCamera, RemoteOperator, RemoteStation
+from uva_lightning.robot.remote import RemoteCamera, RemoteStation
 from uva_lightning.robot.remote_link import ClockComparison, Link
+from uva_lightning.robot.remote_operator import RemoteOperator
 from uva_lightning.robot.rollout import Ended, RolloutRunner
 from uva_lightning.robot.server import ArmService
 from uva_lightning.robot.server_floor import Floor

@@ -54,6 +54,18 @@ def test_an_episode_runs_as_in_one_process():
     bench.check()
 
 
+def test_what_was_clipped_is_told_and_written_down():
+    bench = ServerBench()
+    client = bench.running()
+    said = client.send(bench.chunk(np.full((4, 6), 0.01), opening=0.0))
+    assert (said["accepted"], said["clipped"]) == (4, [0, 1, 2, 3])
+    np.testing.assert_allclose(said["opening"], [0.066, 0.046, 0.026, 0.006])
+    bench.run(1.5, client)
+    assert said["reasons"] == bench.events("clipped") == ["gripper slowed to 0.1 m/s at 4 of 4 way-points"]
+    assert bench.arm.opening == pytest.approx(0.006, abs=0.003)
+    bench.check()
+
+
 def test_the_first_picture_comes_with_its_time():
     bench = ServerBench()
     client = Client(bench).join()
@@ -160,10 +172,10 @@ def test_what_is_wrong_is_refused_as_a_whole(change, error):
     [
         (b"", "no msgpack"),
         (b"\x00" * (REQUEST.message_bytes + 1), "expected at most"),
-        (msgpack.packb({"v": 1}), "has type None"),
-        (msgpack.packb({"v": 2, "type": "state"}), "version 2, expected 1"),
-        (msgpack.packb({"v": 1, "type": "state", "seq": 1}), "lacks"),
-        (msgpack.packb({"v": 1, "type": "pickle", "seq": 1}), "has type 'pickle'"),
+        (msgpack.packb({"v": 2}), "has type None"),
+        (msgpack.packb({"v": 1, "type": "state"}), "version 1, expected 2"),
+        (msgpack.packb({"v": 2, "type": "state", "seq": 1}), "lacks"),
+        (msgpack.packb({"v": 2, "type": "pickle", "seq": 1}), "has type 'pickle'"),
         (b"\x80\x04\x95", "no msgpack"),
     ],
 )

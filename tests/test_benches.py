@@ -59,7 +59,7 @@ class SpyStation(KeeperStation):
 
     def send(self, trajectory):
         self.asked.append("send")
-        super().send(trajectory)
+        return super().send(trajectory)
 
 
 class Spied:

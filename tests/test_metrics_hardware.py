@@ -8,7 +8,8 @@ from uva_lightning.metrics.intervals import wilson
 
 def episode(label="success", ended="operator", reason="", **changes):
     latency = {"inference": [0.1, 0.3], "age": [0.01], "late": []}
-    numbers = {"duration": 4.0, "steps": 20, "chunks": 5, "rejected": 1, "latency": latency, "jerk": [2.0]}
+    numbers = {"duration": 4.0, "steps": 20, "chunks": 5, "rejected": 1, "points": 32, "clipped": 4}
+    numbers |= {"latency": latency, "jerk": [2.0]}
     return {"episode": 0, "label": label, "ended": ended, "reason": reason, **numbers, **changes}
 
 
@@ -20,10 +21,12 @@ def test_invalid_episodes_do_not_count_as_failures():
     counted = {name: found[name] for name in EpisodeCounts.NAMES}
     assert counted == {
         "episodes": 5, "valid": 3, "invalid": 2, "aborted": 1, "faults": 1, "chunks": 25, "rejected": 5,
+        "points": 160, "clipped": 20,
     }  # fmt: skip
     assert found["fault/CameraLost"] == 1
     assert found["duration"] == pytest.approx(17 / 5)
     assert found["reject_rate"] == pytest.approx(0.2)
+    assert found["clip_rate"] == pytest.approx(0.125)
     assert found["latency_inference_p50"] == pytest.approx(0.2)
     assert found["jerk_p95"] == 2.0
     assert "latency_late_p50" not in found

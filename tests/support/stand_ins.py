@@ -17,7 +17,8 @@ from uva_lightning.robot.tool_poses import actions
 
 EPISODE = {
     "episode": 0, "label": "success", "ended": "operator", "reason": "", "duration": 2.0, "steps": 10, "chunks": 3,
-    "rejected": 1, "latency": {"inference": [0.1], "age": [0.0], "late": [0.0]}, "jerk": [1.0],
+    "rejected": 1, "points": 16, "clipped": 2, "jerk": [1.0],
+    "latency": {"inference": [0.1], "age": [0.0], "late": [0.0]},
 }  # fmt: skip
 PROGRAM = """
 import json, os, pathlib, signal, sys, time

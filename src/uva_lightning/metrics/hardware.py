@@ -19,9 +19,9 @@ QUANTILES = (0.5, 0.95)
 
 
 class EpisodeCounts(Metric):
-    """How many episodes there were, of which kind, how long they took, and what was refused."""
+    """How many episodes there were, of which kind, how long they took, and what was refused or clipped."""
 
-    NAMES = ("episodes", "valid", "invalid", "aborted", "faults", "chunks", "rejected")
+    NAMES = ("episodes", "valid", "invalid", "aborted", "faults", "chunks", "rejected", "points", "clipped")
     duration: Tensor
 
     def __init__(self) -> None:
@@ -41,16 +41,22 @@ class EpisodeCounts(Metric):
             "faults": episode["ended"] == Ended.FAULT,
             "chunks": episode["chunks"],
             "rejected": episode["rejected"],
+            "points": episode["points"],
+            "clipped": episode["clipped"],
         }
         for name, count in found.items():
             setattr(self, name, getattr(self, name) + int(count))
         self.duration += episode["duration"]
 
     def compute(self) -> dict[str, float]:
-        """Give the counts, ``duration`` (mean, s) and ``reject_rate``."""
+        """Give the counts, ``duration`` (mean, s), ``reject_rate`` of chunks and ``clip_rate`` of way-points."""
         counts = {name: float(getattr(self, name)) for name in self.NAMES}
         mean = float(self.duration) / max(1.0, counts["episodes"])
-        return {**counts, "duration": mean, "reject_rate": counts["rejected"] / max(1.0, counts["chunks"])}
+        rates = {
+            "reject_rate": counts["rejected"] / max(1.0, counts["chunks"]),
+            "clip_rate": counts["clipped"] / max(1.0, counts["points"]),
+        }
+        return {**counts, "duration": mean, **rates}
 
 
 class Quantiles(Metric):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -91,3 +93,32 @@ class JointTrajectory:
                 f"time, opening and valid_until have shapes {shapes} and q {np.shape(self.q)}, expected (n,) three "
                 "times and (n, j), with at least one way-point."
             )
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What becomes of a trajectory that was accepted. What moves the arm is never changed, the gripper may be.
+
+    Args:
+        trajectory: That is followed.
+        clipped: Numbers of the way-points that are others than asked for.
+        reasons: What was changed about them, a sentence for each kind.
+    """
+
+    trajectory: JointTrajectory
+    clipped: Sequence[int] = ()
+    reasons: Sequence[str] = ()
+
+    def message(self) -> dict[str, Any]:
+        """Give what whoever has asked does not know, for a message."""
+        opening = np.asarray(self.trajectory.opening, np.float64)
+        return {"opening": opening, "clipped": list(self.clipped), "reasons": list(self.reasons)}
+
+    @classmethod
+    def read(cls, asked: JointTrajectory, message: Mapping[str, Any]) -> Self:
+        """Read it, given what was asked for.
+
+        Raises:
+            BadShape: It is the answer to something else.
+        """
+        return cls(replace(asked, opening=message["opening"]), tuple(message["clipped"]), tuple(message["reasons"]))

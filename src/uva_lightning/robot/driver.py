@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from uva_lightning.robot.arm import ArmState, JointTrajectory
+from uva_lightning.robot.arm import ArmState, JointTrajectory, Receipt
 from uva_lightning.robot.arm_model import ArmModel
 from uva_lightning.robot.chain import Array
 from uva_lightning.robot.keeper import Keeper, Mode
@@ -59,8 +59,8 @@ class Driver(ABC):
     limits: Limits
 
     @abstractmethod
-    def ask(self, verb: str, now: float, **values: Any) -> None:
-        """Ask the keeper for something: one of ``VERBS``.
+    def ask(self, verb: str, now: float, **values: Any) -> Receipt | None:
+        """Ask the keeper for something: one of ``VERBS``; give what it says to ``send``.
 
         Raises:
             RobotError: What the keeper says to it.
@@ -103,9 +103,9 @@ class LocalDriver(Driver):
         self.ticked = clock()
         self._last: ArmState | None = None
 
-    def ask(self, verb: str, now: float, **values: Any) -> None:
+    def ask(self, verb: str, now: float, **values: Any) -> Receipt | None:
         """Ask the keeper."""
-        carry_out(self.keeper, verb, now, values)
+        return carry_out(self.keeper, verb, now, values)
 
     def beat(self, heard: float) -> None:
         """Tell the keeper."""
@@ -131,7 +131,7 @@ class LocalDriver(Driver):
         self.keeper.close()
 
 
-VERBS: Mapping[str, Callable[[Keeper, float, Mapping[str, Any]], object]] = {
+VERBS: Mapping[str, Callable[[Keeper, float, Mapping[str, Any]], Receipt | None]] = {
     "connect": lambda keeper, now, values: keeper.connect(now, values["timeout"]),
     "home": lambda keeper, now, values: keeper.home(now),
     "allow": lambda keeper, now, values: keeper.allow(now),
@@ -147,10 +147,10 @@ VERBS: Mapping[str, Callable[[Keeper, float, Mapping[str, Any]], object]] = {
 """What a keeper can be asked for."""
 
 
-def carry_out(keeper: Keeper, verb: str, now: float, values: Mapping[str, Any]) -> None:
-    """Call what a verb stands for.
+def carry_out(keeper: Keeper, verb: str, now: float, values: Mapping[str, Any]) -> Receipt | None:
+    """Call what a verb stands for; give what the keeper says to ``send``.
 
     Raises:
         RobotError: What the keeper says to it.
     """
-    VERBS[verb](keeper, now, values)
+    return VERBS[verb](keeper, now, values)

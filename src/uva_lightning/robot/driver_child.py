@@ -120,11 +120,12 @@ class DriverLoop:
 
     def _carry_out(self, number: int, verb: str, values: Mapping[str, Any]) -> None:
         code = text = ""
+        receipt = None
         try:
-            self.driver.ask(verb, time.monotonic(), **values)
+            receipt = self.driver.ask(verb, time.monotonic(), **values)
         except RobotError as error:
             code, text = type(error).__name__, str(error)
-        self.channel.send({"reply": number, "code": code, "text": text})
+        self.channel.send({"reply": number, "code": code, "text": text, "receipt": receipt and receipt.message()})
 
     def _gone(self) -> bool:
         """Tell whether nothing is left to do; what stands by itself after the end is parked."""

@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from uva_lightning.robot.arm import JointTrajectory, Receipt
 from uva_lightning.robot.arm_model import ArmModel
 from uva_lightning.robot.driver import EVENTS, Driver, Event, Status
 from uva_lightning.robot.driver_channel import Channel, Ticks, TickWatch, read_model, read_status
@@ -76,7 +77,7 @@ class DriverProcess(Driver):
         self.model = self._begun()
         self._watch = TickWatch(time.monotonic())
 
-    def ask(self, verb: str, now: float, **values: Any) -> None:
+    def ask(self, verb: str, now: float, **values: Any) -> Receipt | None:
         """Ask the keeper, and wait for what it says."""
         self._look()
         self._number += 1
@@ -93,6 +94,7 @@ class DriverProcess(Driver):
         self._replies.clear()  # of those that came too late
         if said["code"]:
             raise named(said["code"], said["text"])
+        return Receipt.read(JointTrajectory(**values), said["receipt"]) if said["receipt"] else None
 
     def beat(self, heard: float) -> None:
         """Pass on a sign of life."""

@@ -17,7 +17,7 @@ from uva_lightning.robot.arm_model import ArmModel, arm_model
 from uva_lightning.robot.chain import Array
 from uva_lightning.robot.operator import Label
 from uva_lightning.robot.recorder_files import EVENTS, FILM, META, PARTIAL, STEPS, read_lines, read_meta
-from uva_lightning.robot.recorder_rows import COLUMNS
+from uva_lightning.robot.recorder_rows import COLUMNS, LATER
 from uva_lightning.robot.video_cameras import ReplayCamera
 
 AGAIN = "copy the episode again, or move it away"
@@ -152,12 +152,12 @@ class RecordedEpisode:
             table = pyarrow.parquet.read_table(file)
         except (pyarrow.ArrowException, OSError) as error:
             raise BrokenEpisode(f"{file} cannot be read ({' '.join(str(error).split())}); {AGAIN}.") from error
-        if lacks := [name for name in COLUMNS if name not in table.column_names]:
+        if lacks := [name for name in COLUMNS if name not in table.column_names and name not in LATER]:
             raise BrokenEpisode(f"{file} lacks {', '.join(lacks)}, expected the columns of a recording; {AGAIN}.")
         if table.num_rows != self.count:
             raise BrokenEpisode(f"{file} has {table.num_rows} rows, but {META} says {self.count}; {AGAIN}.")
         rows: list[dict[str, Any]] = table.to_pylist()
-        return rows
+        return [dict.fromkeys(LATER) | row for row in rows]
 
     def camera(self, name: str, clock: Callable[[], float] = time.monotonic) -> ReplayCamera:
         """Give a camera that shows again what one saw, from the moment on in which it is connected.

@@ -276,6 +276,8 @@ def row(result: EpisodeResult, took: list[float], period: float) -> dict[str, An
         "steps": len(result.steps),
         "chunks": result.chunks,
         "rejected": result.rejected,
+        "points": result.points,
+        "clipped": result.clipped,
         "latency": {name: [round(float(value), 6) for value in values] for name, values in times.items()},
         "jerk": [value for value in jerks if np.isfinite(value)],
     }

@@ -1,10 +1,12 @@
-"""Check a trajectory before any of it is sent: as a whole it is carried out, or refused."""
+"""Check a trajectory before any of it is sent: as a whole it is carried out, or refused; the gripper is slowed."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from uva_lightning.robot.arm import JointTrajectory
+from uva_lightning.robot.arm import JointTrajectory, Receipt
 from uva_lightning.robot.arm_model import ArmModel
 from uva_lightning.robot.chain import Array
 from uva_lightning.robot.errors import BadShape, NonFinite, OutOfLimits, RobotConfigError, Stale
@@ -20,6 +22,8 @@ STOPPING = 0.03
 ROUNDING = 1e-6
 EVEN = 0.2
 """Most that the time between two way-points may differ from the mean, as a share of it."""
+BEYOND = 0.005
+"""How far the opening may be asked to be out of its range, m: ARX's SDK would end in its emergency stop there."""
 LONGEST = 5.0
 """Seconds that a trajectory may reach into the future."""
 
@@ -61,8 +65,11 @@ class Guard:
             )
         return np.clip(angles, self.lower, self.upper)
 
-    def check(self, trajectory: JointTrajectory, now: float, q: Array, opening: float) -> None:
-        """Check where it leads, how fast, and when.
+    def check(self, trajectory: JointTrajectory, now: float, q: Array, opening: float) -> Receipt:
+        """Check where it leads, how fast, and when; give what of it may be followed.
+
+        All of it, or nothing; but a gripper that would move too fast is slowed, and one slightly out of its range stays
+        within: that moves no joint, and policies ask for it all the time. The rest is checked after that.
 
         Args:
             trajectory: What was asked for.
@@ -82,12 +89,14 @@ class Guard:
         if bad := sum(int((~np.isfinite(part)).sum()) for part in parts):
             raise NonFinite(f"{bad} numbers of the trajectory are not finite.")
         self._check_times(trajectory, now)
+        receipt = self._clipped(trajectory, now, opening)
+        trajectory = receipt.trajectory
         time = np.concatenate(([now], trajectory.time))
         angles = np.concatenate((q[None], trajectory.q))
         openings = np.concatenate(([opening], trajectory.opening))
         self._check_joints(time, angles)
-        self._check_gripper(time, openings)
         self._check_tool(time, angles, openings)
+        return receipt
 
     def corners(self, pose: Array, opening: float) -> Array:
         """Give the outer corners of both fingers, f64[4, 3] in m in the frame of the base."""
@@ -141,14 +150,27 @@ class Guard:
         acceleration = np.abs(np.diff(velocity, axis=0) / middle).max(axis=1, initial=0.0)
         self._check_most("joint acceleration", acceleration, self.limits.joint_acceleration, "rad/s^2")
 
-    def _check_gripper(self, time: Array, openings: Array) -> None:
-        width = self.model.gripper_width
-        if openings[1:].min() < -ROUNDING or openings[1:].max() > width + ROUNDING:
+    def _clipped(self, trajectory: JointTrajectory, now: float, opening: float) -> Receipt:
+        """Keep the gripper within its range and speed, and say where that had to be done."""
+        asked, width, speed = trajectory.opening, self.model.gripper_width, self.limits.gripper_speed
+        if asked.min() < -BEYOND or asked.max() > width + BEYOND:
             raise OutOfLimits(
-                f"The gripper would open {openings[1:].min():.3f} to {openings[1:].max():.3f} m, expected 0 to {width}."
+                f"The gripper would open {asked.min():.3f} to {asked.max():.3f} m, expected 0 to {width} and at most "
+                f"{BEYOND} m more; is the opening in m?"
             )
-        speed = np.abs(np.diff(openings) / np.diff(time))
-        self._check_most("gripper speed", speed, self.limits.gripper_speed, "m/s")
+        within, slowed = np.clip(asked, 0.0, width), np.empty_like(asked, dtype=np.float64)
+        durations = np.diff(trajectory.time, prepend=now)
+        for step, duration in enumerate(durations):
+            way = float(within[step]) - opening
+            slowed[step] = opening = opening + float(np.clip(way, -speed * duration, speed * duration))
+        cut, late = np.abs(within - asked) > ROUNDING, np.abs(slowed - within) > ROUNDING
+        reasons = []
+        if cut.any():
+            reasons.append(f"gripper cut to 0 to {width} m at {cut.sum()} of {len(cut)} way-points")
+        if late.any():
+            reasons.append(f"gripper slowed to {speed} m/s at {late.sum()} of {len(late)} way-points")
+        numbers = tuple(int(number) for number in np.flatnonzero(cut | late))
+        return Receipt(replace(trajectory, opening=slowed), numbers, tuple(reasons))
 
     def _check_tool(self, time: Array, angles: Array, openings: Array) -> None:
         moments, limits, chain = self._moments(time), self.limits, self.model.chain

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from uva_lightning.robot.arm import Arm, ArmState, JointTrajectory
+from uva_lightning.robot.arm import Arm, ArmState, JointTrajectory, Receipt
 from uva_lightning.robot.chain import Array
 from uva_lightning.robot.errors import Fault, NotArmed, RobotError
 from uva_lightning.robot.guard import Guard
@@ -140,8 +140,8 @@ class Keeper:
         """Hear from the one who moves the arm, who said so at this time."""
         self._heartbeat = max(self._heartbeat, now)
 
-    def send(self, trajectory: JointTrajectory, now: float) -> None:
-        """Follow a trajectory from now on, instead of the one before.
+    def send(self, trajectory: JointTrajectory, now: float) -> Receipt:
+        """Follow a trajectory from now on, instead of the one before; give what is followed.
 
         Raises:
             NotArmed: No episode runs.
@@ -149,8 +149,11 @@ class Keeper:
         """
         self._expect(Mode.RUNNING)
         place = self._tracker.place
-        self.guard.check(trajectory, now, place[:-1], float(place[-1]))
-        self._begin, self._plan = (now, place.copy()), trajectory
+        receipt = self.guard.check(trajectory, now, place[:-1], float(place[-1]))
+        self._begin, self._plan = (now, place.copy()), receipt.trajectory
+        if receipt.reasons:
+            self._record("clipped", "; ".join(receipt.reasons))
+        return receipt
 
     def hold(self, now: float, reason: str) -> None:
         """Brake and stand; anybody may ask for it, at any time."""

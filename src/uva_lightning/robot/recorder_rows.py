@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ COLUMNS: Mapping[str, str] = {
     "asked_q": MATRIX,
     "asked_opening": VECTOR,
     "asked_valid_until": VECTOR,
+    "clipped": VECTOR,
     "rejected": TEXT,
 }
 """Columns of ``steps.parquet`` and their kinds; all but ``time`` may be null. Times are in s on the clock of whoever
@@ -46,8 +47,14 @@ when it was done with observing. ``late``: how much later than planned it began.
 policy's part. ``mode``: of the keeper. ``q``, ``velocity``, ``torque`` [j], ``opening``: measured. ``eef``: measured
 pose of the last frame in that of the base, [4, 4]. ``sent_q``, ``sent_opening``: set-point that the arm got.
 ``action``: what the policy said, [h, 10] as it came. ``asked_*``: trajectory that was asked for at ``asked_at``, [n]
-and [n, j]. ``rejected``: why nothing of it was carried out; null where it was.
+and [n, j].
+``clipped``: numbers of its way-points at which the gripper was slowed or kept in its range. ``rejected``: why nothing
+of it was carried out; null where it was.
 """
+
+
+LATER = frozenset({"clipped"})
+"""Columns that older recordings do not have."""
 
 
 def checked(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,8 +90,10 @@ def measured_row(state: ArmState, chain: Chain) -> dict[str, Any]:
     }
 
 
-def asked_row(trajectory: JointTrajectory, now: float, rejected: str | None = None) -> dict[str, Any]:
-    """Give a trajectory that was asked for now, and why it was refused, if it was."""
+def asked_row(
+    trajectory: JointTrajectory, now: float, rejected: str | None = None, clipped: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Give a trajectory that was asked for now, why it was refused, if it was, and which way-points were changed."""
     return {
         "time": now,
         "asked_at": now,
@@ -92,13 +101,14 @@ def asked_row(trajectory: JointTrajectory, now: float, rejected: str | None = No
         "asked_q": trajectory.q,
         "asked_opening": trajectory.opening,
         "asked_valid_until": trajectory.valid_until,
+        "clipped": clipped,
         "rejected": rejected,
     }
 
 
 def step_row(step: Step, chain: Chain) -> dict[str, Any]:
     """Give a step of a ``RolloutRunner``: what it saw of the arm, what the policy said and what was sent."""
-    asked = {} if step.sent is None else asked_row(step.sent, step.time + (step.inference or 0.0))
+    asked = {} if step.sent is None else asked_row(step.sent, step.time + (step.inference or 0.0), None, step.clipped)
     return {
         **asked,
         "time": step.observed,

@@ -1,6 +1,6 @@
 """An arm, its cameras and its operator at the other end of a connection, for ``RolloutRunner``.
 
-Open a station first; cameras and operator share its connection::
+Open a station first; cameras and operator (``remote_operator``) share its connection::
 
     with RemoteStation("127.0.0.1:8790", keys="keys/client-trainer", token=token, run="run-7") as station:
         cameras = [RemoteCamera(station, name) for name in station.cameras]
@@ -21,15 +21,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from uva_lightning.robot.arm import ArmState, JointTrajectory
+from uva_lightning.robot.arm import ArmState, JointTrajectory, Receipt
 from uva_lightning.robot.arm_model import arm_model
 from uva_lightning.robot.camera import Camera, Frames, at_least_one
 from uva_lightning.robot.chain import Array
 from uva_lightning.robot.errors import CameraLost, RobotConfigError, RobotError, ServerLost, WatchdogTripped
 from uva_lightning.robot.limits import Limits
-from uva_lightning.robot.operator import Label, Operator
+from uva_lightning.robot.operator import Label
 from uva_lightning.robot.remote_link import Link
-from uva_lightning.robot.server_desk import WAITING, YES
 from uva_lightning.robot.server_session import geometry_digest
 from uva_lightning.robot.station import Station
 from uva_lightning.serving.wire import Message
@@ -141,11 +140,11 @@ class RemoteStation(Station):
         q, velocity, torque = (_row(said[name], len(self.model.lower)) for name in ("q", "velocity", "torque"))
         return ArmState(moment, q, velocity, torque, float(said["opening"]), said["fault"])
 
-    def send(self, trajectory: JointTrajectory) -> None:
+    def send(self, trajectory: JointTrajectory) -> Receipt:
         """Follow it, if the server accepts it."""
         self.link.clocks.check()
         offset = self.link.clocks.offset
-        self.call(
+        said = self.call(
             "traj",
             time=np.asarray(trajectory.time, np.float64) + offset,
             q=np.asarray(trajectory.q, np.float64),
@@ -153,6 +152,7 @@ class RemoteStation(Station):
             valid_until=np.asarray(trajectory.valid_until, np.float64) + offset,
             obs_seq=self.link.observed,
         )
+        return Receipt.read(trajectory, said)
 
     def heartbeat(self) -> None:
         """Show that whoever drives is there; the thread tells the server, and here is told what it has met.
@@ -299,47 +299,6 @@ class RemoteCamera(Camera):
 
     def close(self) -> None:
         """The server keeps it open."""
-
-
-class RemoteOperator(Operator):
-    """The person at an arm server's console. Waiting counts as a sign of life, and has an end at the server.
-
-    Args:
-        station: Connected one.
-        wait: Lets time pass, in s.
-    """
-
-    def __init__(self, station: RemoteStation, wait: Callable[[float], object] = time.sleep) -> None:
-        self._station, self._wait = station, wait
-
-    def confirm(self, episode: int) -> bool:
-        """Wait until the person has allowed the episode and the arm is at home.
-
-        Raises:
-            RobotError: The server does not answer, or the arm cannot move.
-        """
-        return self._asked("confirm", episode) == YES
-
-    def label(self, episode: int) -> Label:
-        """Wait for the person's label; invalid where none comes."""
-        try:
-            return Label(self._asked("label", episode))
-        except (RobotError, ValueError):
-            return Label.INVALID
-
-    def should_stop(self) -> bool:
-        """Tell whether the person has ended the episode."""
-        return bool(self._station.status()["over"])
-
-    def _asked(self, kind: str, episode: int) -> str:
-        homing = 60.0
-        until = time.monotonic() + self._station.patience + homing
-        while time.monotonic() < until:
-            said = str(self._station.call(kind, episode=episode)["answer"])
-            if said != WAITING:
-                return said
-            self._wait(ASKING)
-        raise ServerLost(f"Nobody has answered '{kind}' of episode {episode}, and the server does not say so.")
 
 
 def _row(values: Any, count: int) -> Array:

@@ -129,14 +129,14 @@ class _Stage:
         try:
             trajectory = _planned(asked, planner)
             if alone:
-                self.keeper.guard.check(trajectory, asked.now, place[:-1], float(place[-1]))
+                receipt = self.keeper.guard.check(trajectory, asked.now, place[:-1], float(place[-1]))
             else:
-                self.keeper.send(trajectory, asked.now)
+                receipt = self.keeper.send(trajectory, asked.now)
         except (ActionRejected, NotArmed) as error:
             self._apart = self._apart or asked.rejected is None  # the recorded arm goes on, this one does not
             return f"{type(error).__name__}: {error}"
         self._apart = self._apart or asked.rejected is not None
-        planner.accepted(trajectory)
+        planner.accepted(receipt.trajectory)
         return None
 
     def _begin(self, now: float) -> None:

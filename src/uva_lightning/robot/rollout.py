@@ -59,6 +59,7 @@ class Step:
         inference: Duration of the policy's part, s; None where it was not asked.
         action: What it said, f64[h, 10].
         sent: Trajectory that was accepted.
+        clipped: Numbers of its way-points at which the gripper was slowed or kept in its range.
         rejected: Why nothing was sent.
     """
 
@@ -71,6 +72,7 @@ class Step:
     inference: float | None = None
     action: Array | None = None
     sent: JointTrajectory | None = None
+    clipped: Sequence[int] = ()
     rejected: str | None = None
 
 
@@ -103,6 +105,16 @@ class EpisodeResult:
     def rejected(self) -> int:
         """How many chunks were refused or failed."""
         return sum(step.rejected is not None for step in self.steps)
+
+    @property
+    def points(self) -> int:
+        """How many way-points were accepted."""
+        return sum(len(step.sent.time) for step in self.steps if step.sent is not None)
+
+    @property
+    def clipped(self) -> int:
+        """How many of them were changed."""
+        return sum(len(step.clipped) for step in self.steps)
 
     def latencies(self) -> dict[str, Array]:
         """Give f64[n] in s: ``age`` of the newest frame, ``inference``, and how ``late`` steps began."""
@@ -210,11 +222,11 @@ class RolloutRunner:
             action = self._act()
             values |= {"inference": self.clock() - begin, "action": action}
             trajectory = self._planner.trajectory(action, sight.pose, sight.time, self.clock(), sight.q)
-            self.station.send(trajectory)
+            receipt = self.station.send(trajectory)
         except ActionRejected as error:
             return Step(**values | {"rejected": f"{type(error).__name__}: {error}"})
-        self._planner.accepted(trajectory)
-        return Step(**values | {"sent": trajectory})
+        self._planner.accepted(receipt.trajectory)
+        return Step(**values | {"sent": receipt.trajectory, "clipped": receipt.clipped})
 
     def _act(self) -> Array:
         """Give the chunk f64[h, 10].

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from uva_lightning.robot.arm import JointTrajectory
+from uva_lightning.robot.arm import JointTrajectory, Receipt
 from uva_lightning.robot.camera import Camera
 from uva_lightning.robot.errors import BadShape, CameraLost, RobotError, Stale
 from uva_lightning.robot.operator import Label
@@ -175,15 +175,15 @@ class ArmService:
                 f"The trajectory answers an observation {age}, expected at most {self.patience:g} s; plan faster."
             )
         trajectory = JointTrajectory(*(message[name] for name in ("time", "q", "opening", "valid_until")))
-        rejected: str | None = None
+        rejected, receipt = None, Receipt(trajectory)
         try:
-            self.driver.ask("send", now, **vars(trajectory))
+            receipt = self.driver.ask("send", now, **vars(trajectory)) or receipt
         except RobotError as error:
             rejected = f"{type(error).__name__}: {error}"
             raise
         finally:
-            self.floor.recorded(lambda: self.floor.episodes.asked(trajectory, now, rejected))
-        return {"accepted": len(trajectory.time)}
+            self.floor.recorded(lambda: self.floor.episodes.asked(trajectory, now, rejected, receipt.clipped))
+        return {"accepted": len(trajectory.time), **receipt.message()}
 
     def _rest(self, message: Message, session: Session, now: float) -> Mapping[str, Any]:
         if self.floor.lease.alive(now):

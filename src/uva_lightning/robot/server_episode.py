@@ -111,14 +111,14 @@ class Episodes:
         for camera in self.cameras:
             self._look(self.recording, camera)
 
-    def asked(self, trajectory: JointTrajectory, now: float, rejected: str | None) -> None:
-        """Write what a client asked for, and why it was refused, if it was.
+    def asked(self, trajectory: JointTrajectory, now: float, rejected: str | None, clipped: Sequence[int] = ()) -> None:
+        """Write what a client asked for, why it was refused, if it was, and which way-points were changed.
 
         Raises:
             RobotError: It cannot be written.
         """
         if self.recording is not None:
-            self.recording.step(asked_row(trajectory, now, rejected))
+            self.recording.step(asked_row(trajectory, now, rejected, clipped))
 
     def event(self, event: Event) -> None:
         """Write an event.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from uva_lightning.robot.arm import ArmState, JointTrajectory
+from uva_lightning.robot.arm import ArmState, JointTrajectory, Receipt
 from uva_lightning.robot.arm_model import ArmModel
 from uva_lightning.robot.keeper import Keeper
 
@@ -34,8 +34,8 @@ class Station(ABC):
         """
 
     @abstractmethod
-    def send(self, trajectory: JointTrajectory) -> None:
-        """Follow it from now on.
+    def send(self, trajectory: JointTrajectory) -> Receipt:
+        """Follow it from now on; give what is followed.
 
         Raises:
             ActionRejected: It breaks a limit; nothing of it is carried out.
@@ -71,9 +71,9 @@ class KeeperStation(Station):
         """Measure."""
         return self.keeper.arm.state()
 
-    def send(self, trajectory: JointTrajectory) -> None:
+    def send(self, trajectory: JointTrajectory) -> Receipt:
         """Follow it, if the keeper accepts it."""
-        self.keeper.send(trajectory, self.clock())
+        return self.keeper.send(trajectory, self.clock())
 
     def heartbeat(self) -> None:
         """Tell the keeper."""

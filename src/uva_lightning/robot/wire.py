@@ -15,7 +15,7 @@ import numpy as np
 from uva_lightning.robot.errors import BadShape, RobotError, named
 from uva_lightning.serving.wire import MIB, Limits, Message, WireError, decode, encode
 
-VERSION = 1
+VERSION = 2
 """Of this protocol; both sides need the same."""
 REQUEST = Limits(message_bytes=MIB // 4, array_bytes=MIB // 8, dims=2, entries=4096, depth=12, text=4096)
 """Bounds on what a client sends."""

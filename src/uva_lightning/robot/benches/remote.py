@@ -86,7 +86,8 @@ class RemoteBench(Bench):
             RobotError: It does not let us.
         """
         try:
-            from uva_lightning.robot.remote import RemoteCamera, RemoteOperator, RemoteStation
+            from uva_lightning.robot.remote import RemoteCamera, RemoteStation
+            from uva_lightning.robot.remote_operator import RemoteOperator
         except ImportError as error:
             raise RobotUnavailable(str(error)) from error
         station = RemoteStation(
