@@ -21,10 +21,11 @@ from uva_lightning.robot.driver_child import DriverOptions
 from uva_lightning.robot.driver_process import DriverProcess
 from uva_lightning.robot.errors import DriverDead, NotArmed, OutOfLimits, RobotConfigError
 from uva_lightning.robot.fake_arm import FakeArm
-from uva_lightning.robot.keeper import Mode, Watchdogs
+from uva_lightning.robot.keeper import Mode
 from uva_lightning.robot.limits import Limits
 from uva_lightning.robot.server_floor import Floor
 from uva_lightning.robot.server_log import EventLog
+from uva_lightning.robot.watchdogs import Watchdogs
 from uva_lightning.serving.wire import decode, encode
 
 ROOT = Path(__file__).parents[1]
@@ -190,7 +191,7 @@ class Served:
         arm = {"folder": str(folder), "q": READY.tolist(), "part": part}
         config = {
             "arm": {"class_path": "logged_arm.LoggedArm", "init_args": arm},
-            "limits": WIDE,
+            "limits": {**WIDE, "rate_hz": 2.0},
             "watchdogs": CALM,
             "rest": READY.tolist(),
             "waiting": {"tick": 5.0, "observation": 5.0},

@@ -24,7 +24,7 @@ from uva_lightning.robot.errors import (
     ServerLost,
     WatchdogTripped,
 )
-from uva_lightning.robot.keeper import Keeper, Mode, Watchdogs
+from uva_lightning.robot.keeper import Keeper, Mode
 from uva_lightning.robot.limits import Limits
 from uva_lightning.robot.operator import Label
 from uva_lightning.robot.remote import RemoteCamera, RemoteStation
@@ -37,6 +37,7 @@ from uva_lightning.robot.server_log import EventLog
 from uva_lightning.robot.server_socket import ArmSocket
 from uva_lightning.robot.sight import History
 from uva_lightning.robot.tool_poses import to_six
+from uva_lightning.robot.watchdogs import Watchdogs
 from uva_lightning.robot.wire_keys import make_keys
 
 PERIOD = 0.01

@@ -80,3 +80,10 @@ def test_what_cannot_be_carried_out_is_refused():
 def test_a_pace_that_makes_no_sense_is_refused(wrong, said):
     with pytest.raises(RobotConfigError, match=said):
         Control(**wrong)
+
+
+def test_an_arm_of_another_pace_is_refused():
+    Control(rate_hz=5.0).check_rate(None)
+    Control(rate_hz=5.0).check_rate(5.9)
+    with pytest.raises(RobotConfigError, match=r"control.rate_hz is 10, expected 5 within 20%"):
+        Control(rate_hz=10.0).check_rate(5.0)

@@ -10,11 +10,12 @@ import small_robot
 
 from uva_lightning.robot.arm import JointTrajectory
 from uva_lightning.robot.errors import BadShape, CameraLost, NonFinite, RobotConfigError, RobotUnavailable
-from uva_lightning.robot.keeper import Keeper, Mode, Watchdogs
+from uva_lightning.robot.keeper import Keeper, Mode
 from uva_lightning.robot.lerobot_bridge import Axis, LeRobotArm
 from uva_lightning.robot.lerobot_camera import LeRobotCamera
 from uva_lightning.robot.lerobot_making import make_camera, make_robot
 from uva_lightning.robot.limits import Limits
+from uva_lightning.robot.watchdogs import Watchdogs
 
 REAL = find_spec("lerobot") is not None
 needs_lerobot = [pytest.mark.lerobot, pytest.mark.skipif(not REAL, reason="needs LeRobot; run make test-lerobot")]
@@ -67,10 +68,16 @@ def test_numbers_are_translated_both_ways(arm, robot):
     assert arm.state().torque.tolist() == [0, 0]
 
 
+class Simulated(LeRobotArm):
+    """May be watched by slow watchdogs."""
+
+    harmless = True
+
+
 def test_a_keeper_drives_it_to_a_place(robot, urdf):
     """On a clock that ticks with the keeper: a busy machine does not make it late."""
     clock = [0.0]
-    arm = LeRobotArm(robot, str(urdf), AXES, GRIPPER, 0.08, rate_hz=500, clock=lambda: clock[0])
+    arm = Simulated(robot, str(urdf), AXES, GRIPPER, 0.08, rate_hz=500, clock=lambda: clock[0])
     wide = Limits(workspace_min=(-1, -1, -1), workspace_max=(1, 1, 1), singular=1e-3)
     keeper = Keeper(arm, wide, watchdogs=Watchdogs(state_age=1.0, tracking=1.0))
     keeper.connect(clock[0], 5.0)

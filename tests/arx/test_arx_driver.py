@@ -11,13 +11,13 @@ SERVER = """
 from uva_lightning.robot.driver_child import DriverOptions
 from uva_lightning.robot.driver_process import DriverProcess
 from uva_lightning.robot.errors import DriverDead
-from uva_lightning.robot.keeper import Watchdogs
+from uva_lightning.robot.watchdogs import Watchdogs
 from uva_lightning.robot.limits import Limits
 
 wide = Limits(workspace_min=(-1, -1, -1), workspace_max=(1, 1, 1), singular=1e-4, joint_velocity=0.3)
 arm = {"class_path": "uva_lightning.robot.arx_arm.ArxArm", "init_args": {"model": "X5_umi"}}
 rest = (0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
-server = DriverProcess(DriverOptions(arm, wide, Watchdogs(hold=1.0, park=1.0), rest), dead=2.0)
+server = DriverProcess(DriverOptions(arm, wide, Watchdogs(park=1.0), rest), dead=2.0)
 assert "arx5_interface" not in sys.modules
 server.ask("home", time.monotonic())
 for _ in range(1000):

@@ -12,9 +12,9 @@ from uva_lightning.commands.errors import UserError
 from uva_lightning.robot.camera import Camera
 from uva_lightning.robot.driver_child import DriverOptions
 from uva_lightning.robot.errors import RobotError
-from uva_lightning.robot.keeper import Watchdogs
 from uva_lightning.robot.limits import BenchLimits
 from uva_lightning.robot.supervisor import ServerOptions, Supervisor, Waiting
+from uva_lightning.robot.watchdogs import Watchdogs
 
 if TYPE_CHECKING:
     from uva_lightning.robot.server_episode import Recorder

@@ -43,6 +43,8 @@ class Arm(ABC):
 
     model: ArmModel
     """Known before it is connected."""
+    harmless = False
+    """Whether it is a simulation, whose watchdogs may be slow."""
 
     @abstractmethod
     def connect(self, timeout: float) -> None:

@@ -10,6 +10,7 @@ from uva_lightning.robot.arm import JointTrajectory
 from uva_lightning.robot.arm_model import ArmModel
 from uva_lightning.robot.chain import Array
 from uva_lightning.robot.errors import BadShape, RobotConfigError, Stale
+from uva_lightning.robot.guard import EVEN
 from uva_lightning.robot.tool_poses import ACTION, eef_pose, targets
 
 JUMP = 0.5
@@ -55,6 +56,21 @@ class Control:
             raise RobotConfigError(
                 f"control.execute {self.execute} and spare {self.spare} are more than predict {self.predict}; lower "
                 "one of them."
+            )
+
+    def check_rate(self, expected: float | None) -> None:
+        """Refuse an arm that is limited to another pace.
+
+        Args:
+            expected: Way-points per second that it accepts, within 20 %; None if any.
+
+        Raises:
+            RobotConfigError: It would refuse every chunk.
+        """
+        if expected is not None and abs(expected / self.rate_hz - 1) > EVEN:
+            raise RobotConfigError(
+                f"control.rate_hz is {self.rate_hz:g}, expected {expected:g} within {EVEN:.0%}, which the arm's "
+                "limits.rate_hz is; set one of them to the other."
             )
 
     @property

@@ -57,6 +57,8 @@ class Driver(ABC):
 
     model: ArmModel
     limits: Limits
+    harmless: bool
+    """Whether the arm is a simulation."""
 
     @abstractmethod
     def ask(self, verb: str, now: float, **values: Any) -> Receipt | None:
@@ -100,6 +102,7 @@ class LocalDriver(Driver):
         self.clock, self._events = clock, deque[Event](maxlen=EVENTS)
         self.keeper = make(lambda kind, text: self._events.append(Event(self.clock(), kind, text)))
         self.model, self.limits = self.keeper.arm.model, self.keeper.limits
+        self.harmless = self.keeper.arm.harmless
         self.ticked = clock()
         self._last: ArmState | None = None
 

@@ -24,8 +24,9 @@ from uva_lightning.robot.arm import Arm
 from uva_lightning.robot.driver import LocalDriver
 from uva_lightning.robot.driver_channel import Channel, Ticks, model_message, status_message
 from uva_lightning.robot.errors import RobotConfigError, RobotError
-from uva_lightning.robot.keeper import Keeper, Mode, Watchdogs
+from uva_lightning.robot.keeper import Keeper, Mode
 from uva_lightning.robot.limits import Limits
+from uva_lightning.robot.watchdogs import Watchdogs
 
 PR_SET_PDEATHSIG = 1
 CONNECT = 5.0
@@ -180,7 +181,7 @@ def main(argv: list[str]) -> int:
     except (RobotError, ImportError, ValueError) as error:
         channel.send({"failed": type(error).__name__, "text": str(error)})
         return 1
-    channel.send({"ready": model_message(driver.model)})
+    channel.send({"ready": model_message(driver.model), "harmless": driver.harmless})
     loop = DriverLoop(driver, channel, ticks, made.period)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this process in order
     for signum in (signal.SIGTERM, signal.SIGHUP):

@@ -146,7 +146,7 @@ class DriverProcess(Driver):
             elif "failed" in message:
                 raise named(message["failed"], message["text"])
             elif "ready" in message:
-                self._model = read_model(message["ready"])
+                self._model, self.harmless = read_model(message["ready"]), bool(message["harmless"])
             else:
                 self._status, events = read_status(message)
                 self._events += events

@@ -20,6 +20,8 @@ class FakeArm(Arm):
         clock: Gives the time in s; the machine's own if not given.
     """
 
+    harmless = True
+
     def __init__(self, model: str = "X5_umi", clock: Callable[[], float] = time.monotonic) -> None:
         self.model, self.clock = arm_model(model), clock
         self.q, self.opening = np.zeros(self.model.chain.joints), self.model.gripper_width

@@ -21,7 +21,7 @@ STOPPING = 0.03
 """Kept from the walls of the workspace on top, m: what braking from full speed takes."""
 ROUNDING = 1e-6
 EVEN = 0.2
-"""Most that the time between two way-points may differ from the mean, as a share of it."""
+"""Most that the time between two way-points may differ from the mean, and that from the limits, as a share of it."""
 BEYOND = 0.005
 """How far the opening may be asked to be out of its range, m: ARX's SDK would end in its emergency stop there."""
 LONGEST = 5.0
@@ -120,6 +120,12 @@ class Guard:
             raise Stale(
                 f"Way-points are {steps.min():.3f} to {steps.max():.3f} s apart, expected {steps.mean():.3f} s within "
                 f"{EVEN:.0%}; is a time broken?"
+            )
+        rate = self.limits.rate_hz
+        if rate is not None and steps.size and abs(steps.mean() * rate - 1) > EVEN:
+            raise OutOfLimits(
+                f"Way-points are {steps.mean():.3f} s apart, expected {1 / rate:.3f} s within {EVEN:.0%}; let "
+                f"control.rate_hz of whoever drives be the {rate:g} of limits.rate_hz here, or the other way round."
             )
         if trajectory.time[0] <= now:
             raise Stale(

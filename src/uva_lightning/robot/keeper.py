@@ -7,7 +7,6 @@ happens; watchdogs are comparisons of times in there.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
@@ -18,6 +17,7 @@ from uva_lightning.robot.errors import Fault, NotArmed, RobotError
 from uva_lightning.robot.guard import Guard
 from uva_lightning.robot.limits import Limits
 from uva_lightning.robot.tracker import Tracker
+from uva_lightning.robot.watchdogs import Watchdogs
 
 SAFETY = 0.9
 """Share of the tool's speed limits at which set-points are slowed down: the Jacobian changes while it brakes."""
@@ -38,23 +38,6 @@ class Mode(StrEnum):
     ESTOP = "estop"
 
 
-@dataclass(frozen=True)
-class Watchdogs:
-    """Times after which it stops by itself, s.
-
-    Args:
-        hold: Without a heartbeat of the one who moves it, it stops and stands.
-        park: Without it for so long, it goes slowly to where it may go soft.
-        state_age: Of the newest measurement, at which it counts as frozen.
-        tracking: For which the tracking error or the torque may be above its limit.
-    """
-
-    hold: float = 0.25
-    park: float = 3.0
-    state_age: float = 0.2
-    tracking: float = 0.2
-
-
 class Keeper:
     """Stand between everybody and one arm.
 
@@ -67,7 +50,7 @@ class Keeper:
         record: Told of every event: its name and a sentence.
 
     Raises:
-        RobotConfigError: Limits or rest do not fit the arm.
+        RobotConfigError: Limits or rest do not fit the arm, or it is no simulation and a watchdog is too slow.
     """
 
     def __init__(
@@ -81,6 +64,8 @@ class Keeper:
     ) -> None:
         self.arm, self.limits, self.period = arm, limits or Limits(), period
         self.guard, self.watchdogs = Guard(arm.model, self.limits), watchdogs or Watchdogs()
+        if not arm.harmless:
+            self.watchdogs.bound("watchdogs")
         self.rest = self.guard.rest(np.zeros(len(arm.model.lower)) if rest is None else np.asarray(rest, float))
         self._record = record or (lambda event, sentence: None)
         model = arm.model

@@ -28,6 +28,7 @@ class Limits:
         torque_fraction: Share of the model's torque limits at which it stops.
         tracking_error: Between set-point and measurement, rad, at which it stops.
         singular: Smallest singular value of the Jacobian that is accepted; nearer to a singularity joints rush.
+        rate_hz: Way-points per second that a trajectory has, within 20 %; None accepts any.
     """
 
     joint_margin: float = 0.05
@@ -41,6 +42,7 @@ class Limits:
     torque_fraction: float = 0.7
     tracking_error: float = 0.15
     singular: float = 0.02
+    rate_hz: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -67,7 +69,9 @@ class BenchLimits(Limits):
     Args:
         workspace_min: Corner of the box in which the fingers stay, m in the frame of the base.
         workspace_max: Opposite corner.
+        rate_hz: Way-points per second that a trajectory has, within 20 %: that of the policy; None accepts any.
     """
 
     workspace_min: Sequence[float] = field(kw_only=True)
     workspace_max: Sequence[float] = field(kw_only=True)
+    rate_hz: float | None = 5.0

@@ -24,6 +24,8 @@ class MujocoArm(Arm):
         world: With its clock; cameras share it.
     """
 
+    harmless = True
+
     def __init__(self, world: MujocoWorld) -> None:
         self.world, self.model = world, world.model
 

@@ -47,9 +47,8 @@ when it was done with observing. ``late``: how much later than planned it began.
 policy's part. ``mode``: of the keeper. ``q``, ``velocity``, ``torque`` [j], ``opening``: measured. ``eef``: measured
 pose of the last frame in that of the base, [4, 4]. ``sent_q``, ``sent_opening``: set-point that the arm got.
 ``action``: what the policy said, [h, 10] as it came. ``asked_*``: trajectory that was asked for at ``asked_at``, [n]
-and [n, j].
-``clipped``: numbers of its way-points at which the gripper was slowed or kept in its range. ``rejected``: why nothing
-of it was carried out; null where it was.
+and [n, j]. ``clipped``: numbers of its way-points at which the gripper was slowed or kept in its range. ``rejected``:
+why nothing of it was carried out; null where it was.
 """
 
 

@@ -82,7 +82,8 @@ class RemoteStation(Station):
         self.link = Link(address, keys, clock, connect_timeout, call_timeout)
         self.token, self.run, self.clock = token, run, clock
         self.model, self._expected = arm_model(model, urdf), limits
-        self.limits, self.joint_margin, self.patience = limits or Limits(), (limits or Limits()).joint_margin, 0.0
+        self.limits, self.patience = limits or Limits(), 0.0
+        self.joint_margin, self.rate_hz = self.limits.joint_margin, self.limits.rate_hz
         self.cameras: Mapping[str, Mapping[str, Any]] = {}
         """Size in px and latency in s of each camera at the server, by name."""
         self._beats: threading.Thread | None = None
@@ -106,7 +107,7 @@ class RemoteStation(Station):
         except (TypeError, KeyError, ValueError) as error:
             self.close()
             raise RobotConfigError(f"The server's limits cannot be read ({error}); update the older side.") from error
-        self.joint_margin, self._lost = self.limits.joint_margin, None
+        self.joint_margin, self.rate_hz, self._lost = self.limits.joint_margin, self.limits.rate_hz, None
         if self.token:
             try:
                 self.link.lease = str(self.link.call("acquire", token=self.token, run=self.run)["lease"])

@@ -139,6 +139,9 @@ class RolloutRunner:
         wait: Lets so many seconds pass.
         record: Told of every step as soon as it is over.
         constant: Further entries of every observation, such as ``{"text": {"instruction": f32[1, 512]}}``.
+
+    Raises:
+        RobotConfigError: The station expects another pace.
     """
 
     def __init__(
@@ -156,6 +159,7 @@ class RolloutRunner:
     ) -> None:
         self.policy, self.station, self.operator = policy, station, operator
         self.control = control or Control()
+        self.control.check_rate(station.rate_hz)
         self.clock, self.wait = clock, wait
         self._record = record or (lambda step: None)
         self._constant: Mapping[str, Any] = constant or {}

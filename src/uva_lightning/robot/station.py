@@ -16,6 +16,8 @@ class Station(ABC):
     model: ArmModel
     joint_margin: float
     """Kept from the joint limits of the model, rad."""
+    rate_hz: float | None
+    """Way-points per second that trajectories need; None accepts any."""
 
     @abstractmethod
     def begin(self) -> None:
@@ -62,6 +64,7 @@ class KeeperStation(Station):
     def __init__(self, keeper: Keeper, clock: Callable[[], float]) -> None:
         self.keeper, self.clock = keeper, clock
         self.model, self.joint_margin = keeper.arm.model, keeper.limits.joint_margin
+        self.rate_hz = keeper.limits.rate_hz
 
     def begin(self) -> None:
         """Begin the episode that was allowed."""

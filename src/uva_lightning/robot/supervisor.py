@@ -23,6 +23,7 @@ from uva_lightning.robot.server_floor import Floor
 from uva_lightning.robot.server_log import EventLog
 from uva_lightning.robot.server_session import Lease
 from uva_lightning.robot.server_socket import ArmSocket
+from uva_lightning.robot.watchdogs import Times
 
 OPENING = 10.0
 """Seconds for a camera to give its first frame."""
@@ -30,18 +31,27 @@ EVENTS, PRINTED = "events.jsonl", "driver.txt"
 
 
 @dataclass(frozen=True)
-class Waiting:
+class Waiting(Times):
     """Times of an arm server, s.
 
     Args:
         answer: For which the person beside the robot may think; then silence counts as no, or as invalid.
         lease: Silence of a client after which another one may move the arm.
         arming: For which a token can be used.
-        observation: Age at which an observation is too old to act on; a slower policy needs more.
+        observation: Age at which an observation is too old to act on.
         tick: Without one of the driver for so long, it counts as dead; also for an answer of it.
         late: Without one for so long, it is noted.
         camera: Age of the newest frame at which a camera counts as lost.
     """
+
+    LONGEST = {
+        "lease": 3.0,
+        "arming": 600.0,
+        "observation": 0.5,
+        "tick": 0.2,
+        "late": 0.05,
+        "camera": 0.5,
+    }
 
     answer: float = 60.0
     lease: float = 3.0
@@ -50,6 +60,9 @@ class Waiting:
     tick: float = 0.2
     late: float = 0.05
     camera: float = 0.5
+
+    def __post_init__(self) -> None:
+        self.check("waiting")
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,8 @@ class Supervisor:
         printed = None if options.log is None else options.log / PRINTED
         driver = DriverProcess(options.driver, waiting.late, waiting.tick, waiting.tick, printed)
         try:
+            if not driver.harmless:
+                waiting.bound("waiting")
             for camera in cameras:
                 camera.connect(OPENING)
             facts = {**options.facts, "arm": driver.model.name, "limits": asdict(driver.limits)}
