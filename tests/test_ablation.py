@@ -106,6 +106,33 @@ def test_variants_are_chosen_by_name(experiment):
         planned.chosen(["Curriculum"])
 
 
+def test_a_file_laid_over_the_experiment_is_a_variant(experiment):
+    overlay = ["--config", "configs/quickstart.yaml", "--config", "configs/options/action_only.yaml"]
+    variant = plan(experiment, {}, {"action_only": read_training(overlay)}).chosen(["action_only"]).variants[1]
+    assert (variant.name, variant.trains) == ("action_only", ("policy",))
+    assert variant.model["sampler"]["init_args"]["shares"] == dict.fromkeys(experiment["model"]["objectives"], 0.0) | {
+        "policy": 1.0
+    }
+    assert {**variant.model, "sampler": None} == {**experiment["model"], "sampler": None}
+
+
+def test_a_file_may_change_training_alone(experiment):
+    changed = copy.deepcopy(experiment)
+    changed["model"]["heads"]["video"]["init_args"]["steps"] = 7
+    with pytest.raises(UserError, match=r"more_steps changes model.heads.video.init_args.steps to 7, expected changes"):
+        plan(experiment, {}, {"more_steps": changed})
+    changed = copy.deepcopy(experiment)
+    changed["data"]["init_args"]["batch_size"] = 3
+    with pytest.raises(UserError, match=r"less changes data.init_args.batch_size to 3"):
+        plan(experiment, {}, {"less": changed})
+    with pytest.raises(UserError, match="Two variants are called 'all'; rename the file all.yaml"):
+        plan(experiment, {}, {"all": experiment})
+    changed = copy.deepcopy(experiment)
+    changed["model"]["objectives"] = {"any": changed["model"]["objectives"]["policy"]}
+    changed["model"]["sampler"]["init_args"]["shares"] = None
+    assert plan(experiment, {}, {"one": changed}).variants[-1].trains == tuple(experiment["model"]["objectives"])
+
+
 def test_one_objective_is_nothing_to_leave_out(experiment):
     experiment["model"]["objectives"] = {"policy": experiment["model"]["objectives"]["policy"]}
     with pytest.raises(UserError, match=r"has 1 objective \(policy\), expected at least 2"):
@@ -343,6 +370,10 @@ def test_a_killed_ablation_goes_on_and_repeats_itself(uva, tiny_run, tmp_path):
     assert "The ranking is reproduced." in shown
     again = json.loads((out / "ablation.json").read_text())
     assert again["measures"] == first["measures"]  # bit for bit
+    (out / "without-video" / "seed-43" / "result.json").unlink()
+    status, shown, complaint = uva(*arguments, "--keep")
+    assert status == 0, complaint
+    assert [path.parent.parent.name for path in out.glob("*/*/checkpoints/last.ckpt")] == ["seed-43"]
     status, _, complaint = uva(*arguments, "--data.batch_size", "3")
     assert status == 2
     assert "holds an ablation with data.init_args.batch_size=4, but now it is 3" in complaint

@@ -1,4 +1,4 @@
-"""What is compared: the experiment as it is, without each objective, and with every other balancer and sampler."""
+"""What is compared: the experiment as it is, without each objective, with other balancers and samplers, and changed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from uva_lightning.sampler import ObjectiveSampler
 ALL, WITHOUT = "all", "without-"
 Config = dict[str, Any]
 """What ``uva fit`` parsed, with every default and the full names of classes."""
+TRAINING_PARTS = ("objectives", "sampler", "balancer", "optimizer")
+"""What a file laid over an experiment may change under ``model:``."""
 _SAVES = (4, 3, 2, 1)
 """Checkpoints of a run, at best; an interrupted one goes on from the last."""
 
@@ -68,15 +70,16 @@ class Plan:
         return Plan(self.config, kept, {})
 
 
-def plan(config: Config, missing: Mapping[str, str]) -> Plan:
+def plan(config: Config, missing: Mapping[str, str], overlays: Mapping[str, Config] | None = None) -> Plan:
     """List the variants of an experiment.
 
     Args:
         config: The experiment.
         missing: Modules of the package that cannot be imported, with the reason.
+        overlays: The experiment with a file laid over it, by the name of the file.
 
     Raises:
-        UserError: It has a single objective.
+        UserError: It has a single objective; or a file changes what all variants have in common.
     """
     objectives = tuple(config["model"]["objectives"])
     if len(objectives) < 2:
@@ -102,6 +105,10 @@ def plan(config: Config, missing: Mapping[str, str]) -> Plan:
     }.items():
         variants += [Variant(name, objectives, config["model"] | {part: entry}) for name, entry in found.items()]
         left_out |= reasons
+    taken = {*left_out, *(variant.name for variant in variants)}
+    if double := sorted(taken & set(overlays or {})):
+        raise UserError(f"Two variants are called '{double[0]}'; rename the file {double[0]}.yaml.")
+    variants += [_overlaid(name, changed, config) for name, changed in (overlays or {}).items()]
     return Plan(config, tuple(variants), left_out)
 
 
@@ -154,12 +161,57 @@ def class_of(entry: Mapping[str, Any]) -> type:
     return found
 
 
+def first_difference(one: Any, other: Any, where: str = "") -> tuple[str, Any, Any] | None:
+    """Find where two configs differ first: the dotted path, and what stands there in each."""
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+        return None if one == other else (where, one, other)
+    pairs = ((key, one.get(key), other.get(key)) for key in dict.fromkeys((*one, *other)))
+    found = (first_difference(old, new, f"{where}.{key}" if where else str(key)) for key, old, new in pairs)
+    return next((difference for difference in found if difference), None)
+
+
 class _Empty(Exception):
     """Without an objective, the part of this name has nothing to do."""
 
 
 def _is(entry: Any, *classes: type) -> bool:
     return issubclass(class_of(entry), classes)
+
+
+def _overlaid(name: str, changed: Config, config: Config) -> Variant:
+    """Make the variant that a file laid over the experiment means.
+
+    Raises:
+        UserError: The file changes what all variants have in common.
+    """
+
+    def common(content: Config) -> Config:
+        model = {key: value for key, value in content["model"].items() if key not in TRAINING_PARTS}
+        return {key: value for key, value in content.items() if key != "config"} | {"model": model}
+
+    if found := first_difference(common(config), common(changed)):
+        raise UserError(
+            f"{name} changes {found[0]} to {found[2]}, expected changes of model.{', model.'.join(TRAINING_PARTS)} "
+            "only: all variants have the same data and parts, and are measured alike; give the rest with --config."
+        )
+    kept = tuple(one for one in config["model"]["objectives"] if one in changed["model"]["objectives"])
+    trains = tuple(one for one in kept if _served(changed["model"]["sampler"], one, changed["model"]["objectives"]))
+    return Variant(name, trains or tuple(config["model"]["objectives"]), changed["model"])
+
+
+def _served(entry: Any, name: str, objectives: Mapping[str, Any]) -> bool:
+    """Tell whether some table of a sampler gives an objective a part, or there is no table with an item for it."""
+    tables = list(_tables(entry, name, set(objectives)))
+    return any(table[name] for table in tables) or not tables
+
+
+def _tables(entry: Any, name: str, objectives: set[str]) -> Iterator[Mapping[str, Any]]:
+    """Find every table of an entry that has an item per objective, this one among them."""
+    if isinstance(entry, Mapping) and name in entry and set(entry) <= objectives:
+        yield entry
+    elif isinstance(entry, list | Mapping):
+        for item in entry.values() if isinstance(entry, Mapping) else entry:
+            yield from _tables(item, name, objectives)
 
 
 def _without(entry: Any, name: str, objectives: Sequence[str], where: str = "it") -> Any:

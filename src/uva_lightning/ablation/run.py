@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from json import loads
 from pathlib import Path
@@ -18,7 +17,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from uva_lightning.ablation.measure import Measure
-from uva_lightning.ablation.plan import ALL, Plan, Variant, run_config
+from uva_lightning.ablation.plan import ALL, Plan, Variant, first_difference, run_config
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.long_work import alone, stopping_on_sigterm
 from uva_lightning.results import versions, write_json
@@ -96,13 +95,17 @@ class Runs:
         steps: Length of each training.
         windows: Held-out windows to measure on.
         starts: Rollouts to measure with.
+        keep: Keep the last checkpoint of each run.
 
     Raises:
         UserError: The folder holds an ablation of another experiment.
     """
 
-    def __init__(self, plan: Plan, seeds: range, out: Path, steps: int, windows: int, starts: int) -> None:
+    def __init__(
+        self, plan: Plan, seeds: range, out: Path, steps: int, windows: int, starts: int, keep: bool = False
+    ) -> None:
         self.plan, self.out, self.steps, self.windows, self.starts = plan, out, steps, windows, starts
+        self.keep = keep
         self.runs = [Run(variant, seed) for seed in seeds for variant in plan.variants]
         settings = {"steps": steps, "windows": windows, "starts": starts, "config": plan.config}
         file = out / SETTINGS
@@ -210,29 +213,27 @@ class Runs:
             "versions": versions(),
         }
         write_json(folder / RESULT, result)
-        shutil.rmtree(folder / "checkpoints")  # 82 MB for each run of the quickstart
+        if not self.keep:
+            shutil.rmtree(folder / "checkpoints")  # 82 MB for each run of the quickstart
         outcome.add(run, result)
 
 
-def refuse_other(file: Path, before: Any, now: Any, where: str = "") -> None:
+def refuse_other(file: Path, before: Any, now: Any) -> None:
     """Refuse to go on in the folder of another ablation.
 
     Args:
         file: What the folder holds.
         before: Its content.
         now: What it would be now.
-        where: Dotted path of both.
 
     Raises:
         UserError: They differ; the message names the first difference.
     """
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in [*before, *(key for key in now if key not in before)]:
-            refuse_other(file, before.get(key), now.get(key), f"{where}.{key}" if where else str(key))
-    elif before != now:
+    if found := first_difference(before, now):
+        where, old, new = found
         raise UserError(
-            f"{file.parent} holds an ablation with {where.removeprefix('config.')}={_short(before)}, but now it is "
-            f"{_short(now)}; name another folder with --out, or remove this one."
+            f"{file.parent} holds an ablation with {where.removeprefix('config.')}={_short(old)}, but now it is "
+            f"{_short(new)}; name another folder with --out, or remove this one."
         )
 
 

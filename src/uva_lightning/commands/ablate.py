@@ -23,6 +23,7 @@ from uva_lightning.ablation.run import Outcome, Runs
 from uva_lightning.ablation.table import as_json, columns
 from uva_lightning.benchmarks.machine import free_bytes, machine
 from uva_lightning.commands.checks import check_least
+from uva_lightning.commands.configs import find_config
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.extras import install_command
 from uva_lightning.commands.merge import split_configs
@@ -32,6 +33,7 @@ from uva_lightning.whole_files import whole
 
 FORMAT = "uva_lightning ablation 1"
 NAME = "ablation"
+SUFFIXES = (".yaml", ".yml")
 RUN_BYTES = 3 * 2**30
 """Memory left free for each training on the CPU when their number is chosen; the quickstart's peak is 2.4 GiB."""
 
@@ -45,9 +47,10 @@ def ablate(
     windows: int = 512,
     starts: int = 20,
     jobs: int = 0,
+    keep: bool = False,
     check: Path | None = None,
 ) -> int:
-    """Compare an experiment with itself without each objective, and with every other balancer and sampler.
+    """Compare an experiment with itself without each objective, with every other balancer and sampler, and with yours.
 
     All variants are trained with the same seeds and measured alike. What is done is kept in the folder; the same
     command goes on from there, also with more seeds or variants.
@@ -57,10 +60,12 @@ def ablate(
         out: Folder of the runs and of ablation.md, ablation.json and ablation.png.
         seeds: Trainings of each variant; the config's seed and the following ones.
         steps: Length of each training; the learning rate falls over it.
-        variants: Some of them only, with commas between; the experiment itself is always there.
+        variants: Some of them only, with commas between, or files that are laid over the experiment, such as
+            options/action_only.yaml; the experiment itself is always there.
         windows: Held-out windows to measure the losses on; half as many for the functions.
         starts: Rollouts of the policy, and of the planner, where the config rolls out; 0 measures losses only.
         jobs: Trainings beside each other, on one thread each; 0 takes as many as cores and memory allow, or 1 on a GPU.
+        keep: Keep the last checkpoint of each run, for uva eval.
         check: Earlier ablation.json to compare with.
 
     Returns:
@@ -73,15 +78,18 @@ def ablate(
     earlier = None if check is None else _read(check)
     with _quiet():
         config = read_training(training)
-        planned = plan(config, TrainingParser.left_out)
-        if variants:
-            planned = planned.chosen([name.strip() for name in variants.split(",")])
+        names = [name.strip() for name in variants.split(",") if name.strip()]
+        files = [find_config(name) for name in names if Path(name).suffix in SUFFIXES]
+        overlays = {file.stem: read_training((*training, "--config", str(file))) for file in files}
+        planned = plan(config, TrainingParser.left_out, overlays)
+        if names:
+            planned = planned.chosen([Path(name).stem if Path(name).suffix in SUFFIXES else name for name in names])
         first = int(config["seed_everything"])
-        runs = Runs(planned, range(first, first + seeds), out, steps, windows, starts)
+        runs = Runs(planned, range(first, first + seeds), out, steps, windows, starts, keep)
         beside, threads = _beside(config, jobs)
-        names = ", ".join(variant.name for variant in planned.variants)
+        shown = ", ".join(variant.name for variant in planned.variants)
         sys.stdout.write(
-            f"{len(planned.variants)} variants ({names}), {seeds} seeds: "
+            f"{len(planned.variants)} variants ({shown}), {seeds} seeds: "
             f"{len(runs.runs)} runs of {steps} steps, {min(beside, len(runs.runs))} at a time, in {out}\n"
         )
         sys.stdout.write("".join(f"left out: {name}: {why}\n" for name, why in planned.left_out.items()))
