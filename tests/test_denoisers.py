@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from shaken import shake
 from torch import nn
 
 from uva_lightning.model.heads import network
@@ -33,14 +34,6 @@ def diffusion(channels=10, **options):
 
 def flow(channels=3, condition=4, **options):
     return FlowMatching(channels, condition, **{"width": 8, "depth": 1, **options})
-
-
-def shake(module, seed=0, scale=0.3):
-    """Give every weight a value that follows from the seed, also those that start at zero."""
-    rng = torch.Generator().manual_seed(seed)
-    for name, parameter in module.named_parameters():
-        parameter.data = scale * torch.randn(parameter.shape, generator=rng) + float(name.endswith("norm.weight"))
-    return module
 
 
 def error(value, reference):
@@ -106,11 +99,6 @@ def test_the_tables_are_uvas(official, name):
 def test_a_spacing_that_cannot_be_is_refused(steps, words):
     with pytest.raises(ValueError, match=words):
         diffusion().sample(torch.zeros(1, 4), torch.zeros(1, 10), steps)
-
-
-def test_flow_matching_knows_no_spacings():
-    with pytest.raises(ValueError, match="steps is 'ddim20', expected a whole number"):
-        flow().check("ddim20")
 
 
 @pytest.mark.parametrize("make", [diffusion, flow])
@@ -313,42 +301,3 @@ def test_rows_do_not_see_each_other(make):
     after = process.loss(torch.cat([target[:3], target[3:] + 1]), condition, at)
     assert torch.allclose(before[:3], after[:3])
     assert not torch.allclose(before[3], after[3])
-
-
-def test_flow_learns_two_points():
-    torch.manual_seed(0)
-    process = FlowMatching(1, 1, width=64, depth=2)
-    optimizer = torch.optim.Adam(process.parameters(), lr=3e-3)
-    condition = torch.zeros(256, 1)
-    for _ in range(400):
-        target = torch.where(torch.rand(256, 1) < 0.25, 1.0, -1.0)
-        optimizer.zero_grad()
-        process.loss(target, condition, process.noising(torch.randn(256, 1, 2))).mean().backward()
-        optimizer.step()
-    with torch.no_grad():
-        samples = process.sample(torch.zeros(2000, 1), torch.randn(2000, 1), 20)
-        mean = process.sample(torch.zeros(1, 1), torch.zeros(1, 1), 20)
-    assert ((samples.abs() - 1).abs() < 0.25).float().mean() > 0.9
-    assert (samples > 0).float().mean() == pytest.approx(0.25, abs=0.06)
-    assert (mean + 1).abs() < 0.25, "temperature 0 gives the likelier point"
-
-
-def test_flow_at_temperature_zero_ignores_the_noise():
-    process, condition = shake(flow()), torch.randn(2, 4)
-    one, other = (process.sample(condition, torch.randn(2, 3), 4, 0.0) for _ in range(2))
-    assert one.equal(other)
-
-
-def test_flow_in_many_steps_follows_the_velocity():
-    """A network that knows the answer: the velocity at x, t towards the target 2 is (x - 2) / t."""
-    process = flow(1)
-
-    class Known(SteppedNetwork):
-        condition = nn.Identity()
-
-        def forward(self, x, time, condition):
-            return (x - 2.0) / (time[:, None] / 1000)
-
-    process.net = Known()
-    for steps in (1, 5):
-        assert process.sample(torch.zeros(3, 4), torch.randn(3, 1), steps) == pytest.approx(2.0, abs=1e-4)

@@ -1,0 +1,39 @@
+"""Servers of small policies on free ports, and what tests ask them."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from small_policies import HORIZON, Follower
+
+from uva_lightning.serving.client import PolicyClient
+from uva_lightning.serving.server import ServerOptions, running
+
+SOON = 5.0
+
+
+def url(server, scheme="ws"):
+    return f"{scheme}://127.0.0.1:{server.port}"
+
+
+def at(value, width=3):
+    return {"state": np.full(width, value, np.float32)}
+
+
+def limited(**options):
+    return running(Follower(history=1), ServerOptions(port=0, **options))
+
+
+def works(server):
+    with PolicyClient(url(server)) as client:
+        return client.infer(at(1.0))["actions"].shape == (HORIZON, 3)
+
+
+def in_time(condition):
+    until = time.monotonic() + SOON
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
