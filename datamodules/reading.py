@@ -104,6 +104,8 @@ class Encoding:
     variants: int = 0
 
     def __post_init__(self) -> None:
+        if self.cache_dir == Path("None"):  # what jsonargparse 4.53 makes of `--data.encoding.cache_dir null`
+            object.__setattr__(self, "cache_dir", None)
         if self.variants < 0:
             raise ValueError(f"encoding.variants is {self.variants}, expected 0 or more.")
         if self.online and (self.cache_dir is not None or self.variants):

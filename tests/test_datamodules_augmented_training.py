@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from uva_lightning.datamodules.augment import Augmentation
@@ -93,3 +96,17 @@ def test_processes_share_what_one_would_draw(tiny_data, monkeypatch):
     halves = [hook(half, rank, 2) for rank, half in enumerate(batch.video["top"].chunk(2))]
     assert torch.cat(halves).equal(whole)
     assert not whole.equal(batch.video["top"])
+
+
+def test_null_on_the_command_line_is_no_folder(tmp_path):
+    parser = ArgumentParser()
+    parser.add_argument("--data", type=LightningDataModule)
+    data = ["--data", "uva_lightning.datamodules.pusht.PushT", "--data.path", str(tmp_path)]
+    given = parser.parse_args(
+        [*data, "--data.encoding.cache_dir", "null"]
+    )
+    assert parser.instantiate(given).data.encoding == Encoding()
+    kept = parser.parse_args(
+        [*data, "--data.encoding.cache_dir", "kept"]
+    )
+    assert parser.instantiate(kept).data.encoding == Encoding(Path("kept"))
