@@ -217,12 +217,15 @@ def test_what_does_not_fit_is_left_out_with_the_reason(workers, tmp_path):
     scenarios = [
         Scenario("none", "hanoi", [Start(1)]),
         Scenario("blocks", "block_push_rr", [Start(1, steps=8)]),
+        Scenario("late", "block_push_rr", [Start(1, steps=16)], latency=3),
+        Scenario("continued", "block_push_rr", [Start(1)], latency=3, continued=True),
     ]
     with Journal(tmp_path / "j") as journal:
         outcome = Evaluation(tmp_path, workers, videos=0)(scenarios, [baseline("hold", 8)], journal)
-    assert [row[:2] for row in outcome.left_out] == [("none", "hold")]
+    assert [row[:2] for row in outcome.left_out] == [("none", "hold"), ("continued", "hold")]
     assert "no environment 'hanoi'" in outcome.left_out[0][2]
     assert outcome.results["blocks"]["hold"].episodes[0].steps == 8
+    assert outcome.results["late"]["hold"].episodes[0].jerk is not None
 
 
 @pytest.mark.slow

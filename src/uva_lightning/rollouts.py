@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
 from uva_lightning.metrics.intervals import Interval, bootstrap_mean, wilson
+from uva_lightning.metrics.jerk import mean_jerk
+from uva_lightning.metrics.pose_error import positions
 from uva_lightning.results import versions
 from uva_lightning.types import DataSpec
 
@@ -104,12 +106,21 @@ class ConstantAction:
 
 @dataclass(frozen=True)
 class Episode:
-    """One rollout: its seed, its largest reward, whether that is a success, and its length in control steps."""
+    """One rollout.
+
+    Args:
+        seed: Seed of the environment.
+        score: Largest reward.
+        success: Whether that is a success.
+        steps: Length in control steps.
+        jerk: Mean jerk of the positions it was told to go to, in their unit per s^3; None where that is not known.
+    """
 
     seed: int
     score: float
     success: bool
     steps: int
+    jerk: float | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +164,21 @@ class RolloutResult:
         """Wilson interval of the share."""
         return wilson(self.successes, len(self.episodes))
 
+    @property
+    def jerk(self) -> float | None:
+        """Mean of the episodes' jerks; None where one is not known."""
+        return None if self._jerks is None else float(np.mean(self._jerks))
+
+    @property
+    def jerk_interval(self) -> Interval | None:
+        """Bootstrap interval of the jerk."""
+        return None if self._jerks is None else bootstrap_mean(self._jerks)
+
+    @property
+    def _jerks(self) -> list[float] | None:
+        known = [episode.jerk for episode in self.episodes if episode.jerk is not None]
+        return known if len(known) == len(self.episodes) else None
+
     def record(self) -> dict[str, Any]:
         """Give all but the frames, for ``results.json``."""
         return {
@@ -162,6 +188,8 @@ class RolloutResult:
             "score_interval": list(self.score_interval),
             "success": self.success,
             "success_interval": list(self.success_interval),
+            "jerk": self.jerk,
+            "jerk_interval": None if self.jerk_interval is None else list(self.jerk_interval),
             "method": "mean of the maximum reward with its 95 % bootstrap interval; share of solved episodes with "
             "its 95 % Wilson interval",
             "seeds": [episode.seed for episode in self.episodes],
@@ -178,6 +206,7 @@ class _Game:
         self.observation, info = env.reset(seed=seed)
         self.frames: list[Frames] = list(info.get("frames", ()))
         self.score, self.steps, self.over = 0.0, 0, False
+        self.actions: list[Actions] = []
 
     def step(self, chunk: Actions) -> int:
         """Run a chunk and give the number of steps that it took."""
@@ -185,6 +214,7 @@ class _Game:
         self.score, self.over = max(self.score, reward), terminated or truncated
         self.frames.extend(info.get("frames", ()))
         self.steps += len(info["rewards"])
+        self.actions.extend(chunk[: len(info["rewards"])])
         return len(info["rewards"])
 
 
@@ -228,7 +258,11 @@ def run_rollouts(
     finally:
         for game in games:
             game.env.close()
-    episodes = tuple(Episode(g.seed, g.score, g.score >= SUCCESS_REWARD, g.steps) for g in games)
+    columns = positions(spec)
+    episodes = tuple(
+        Episode(g.seed, g.score, g.score >= SUCCESS_REWARD, g.steps, mean_jerk(g.actions, columns, spec.rate_hz))
+        for g in games
+    )
     return RolloutResult(env, execute, episodes, {g.seed: np.stack(g.frames) for g in games[:record]})
 
 

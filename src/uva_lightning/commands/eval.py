@@ -29,7 +29,7 @@ from uva_lightning.evaluation.page import markdown
 from uva_lightning.evaluation.play import WAVE
 from uva_lightning.evaluation.plot import draw
 from uva_lightning.evaluation.recordings import Recordings
-from uva_lightning.evaluation.run import Evaluation, Outcome
+from uva_lightning.evaluation.run import Evaluation, Outcome, film
 from uva_lightning.evaluation.suite import Scenario, suite_of
 from uva_lightning.model.checkpoint import load_module
 from uva_lightning.results import write_json
@@ -86,7 +86,8 @@ def evaluate(
     command goes on where it was killed, and plays only what is new when there are more episodes or contenders.
 
     Args:
-        suite: pusht, pusht_official, block_push or paper; or a YAML file with class_path and init_args of your own.
+        suite: pusht, pusht_official, block_push, latency or paper; or a YAML file with class_path and init_args of
+            your own.
         ckpt: Checkpoint of a training run, or folder of uva import-checkpoint; several with commas between, and with
             names, UVA=a.ckpt,UVA-action=b.ckpt.
         policy: Address of a policy server, ws://HOST:PORT, ours or one of openpi's protocol; several likewise.
@@ -124,7 +125,7 @@ def evaluate(
         crashes = pool.crashes
     called = {"suite": suite, "command": shlex.join(["uva", *sys.argv[1:]]), "missing": dict(chosen.missing())}
     spent = {"seconds": round(time.monotonic() - began, 1), "crashes": crashes, "replay": replayed}
-    films = _films(evaluation, scenarios, contenders, outcome)
+    films = _films(folder, play.videos, scenarios, contenders, outcome)
     _write(folder, {"format": FORMAT, **called, **spent, **content(scenarios, contenders, outcome, films)})
 
 
@@ -238,15 +239,15 @@ def _repeated(shown: _Shown | str, episodes: int, execute: int) -> tuple[Scenari
 
 
 def _films(
-    evaluation: Evaluation, scenarios: Sequence[Scenario], contenders: Sequence[Contender], outcome: Outcome
+    folder: Path, videos: int, scenarios: Sequence[Scenario], contenders: Sequence[Contender], outcome: Outcome
 ) -> dict[str, dict[str, list[str]]]:
     """Name the films, relative to the folder, by scenario and contender."""
     found: dict[str, dict[str, list[str]]] = {}
     for scenario in scenarios:
         for contender in contenders:
             if contender.name in outcome.results.get(scenario.name, {}):
-                seeds = [start.seed for start in scenario.starts[: evaluation.videos]]
-                paths = [evaluation.film(scenario, contender, seed).relative_to(evaluation.out) for seed in seeds]
+                seeds = [start.seed for start in scenario.starts[:videos]]
+                paths = [film(folder, scenario, contender, seed).relative_to(folder) for seed in seeds]
                 found.setdefault(scenario.name, {})[contender.name] = [path.as_posix() for path in paths]
     return found
 

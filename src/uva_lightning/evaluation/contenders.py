@@ -6,10 +6,10 @@ import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from uva_lightning.action_space import ActionSpace
 from uva_lightning.commands.errors import UserError, hint
@@ -20,12 +20,21 @@ from uva_lightning.evaluation.recordings import Recorded
 from uva_lightning.evaluation.replay import Demonstrations, Replay
 from uva_lightning.evaluation.suite import Scenario
 from uva_lightning.model.stored import weights_file
+from uva_lightning.policy.committed import Rest
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.results import sha256
-from uva_lightning.rollouts import Actor, HoldPosition
+from uva_lightning.rollouts import Actions, Actor, HoldPosition, Observation
 from uva_lightning.serving.keys import Target
 from uva_lightning.serving.remote import RemoteActor, contract_with
 from uva_lightning.types import DataSpec
+
+
+class Chunking(Protocol):
+    """A policy that continues a chunk under way (real-time chunking, Black 2025)."""
+
+    def act(self, observation: Observation, *, committed: Sequence[Rest]) -> Actions:
+        """Decide, given what each robot is committed to."""
+        ...
 
 
 class Contender(ABC):
@@ -59,6 +68,14 @@ class Contender(ABC):
         Raises:
             ValueError: It cannot play this.
         """
+
+    def chunking(self) -> Chunking:
+        """Give what decides and continues a chunk under way.
+
+        Raises:
+            ValueError: It cannot.
+        """
+        raise ValueError(f"{self.name} cannot continue a chunk under way, expected a checkpoint.")
 
     def close(self) -> None:  # noqa: B027  # most hold nothing
         """Let go of what it holds."""
@@ -95,6 +112,16 @@ class Checkpoint(Contender):
 
     def actor(self, scenario: Scenario) -> Actor:
         """See the base class."""
+        return self.policy
+
+    def chunking(self) -> Chunking:
+        """See the base class."""
+        denoiser = self.policy.module.head("action").denoiser
+        if not denoiser.continues:
+            raise ValueError(
+                f"The action head of {self.name} is {type(denoiser).__name__}, which cannot continue given actions, "
+                "expected FlowMatching."
+            )
         return self.policy
 
 

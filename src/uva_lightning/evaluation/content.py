@@ -16,7 +16,9 @@ from uva_lightning.rollouts import RolloutResult
 FORMAT = "uva_lightning evaluation 1"
 METHOD = (
     "score: mean of the maximum reward with its 95 % bootstrap interval; success: share of solved episodes with its "
-    "95 % Wilson interval; difference: mean over the seeds, paired, with its 95 % bootstrap interval"
+    "95 % Wilson interval; jerk: mean length of the third difference of the positions that were run, over the period "
+    "cubed, averaged over episodes, with its 95 % bootstrap interval; difference: mean over the seeds, paired, with "
+    "its 95 % bootstrap interval"
 )
 
 
@@ -45,6 +47,8 @@ def content(
                 rows[name]["difference"] = difference(result, results[first])
         found[scenario.name] = {
             "env": scenario.env,
+            "latency": scenario.latency,
+            "continued": scenario.continued,
             "against": scenario.against,
             "protocol": scenario.protocol,
             "paper": dict(scenario.paper),
@@ -74,5 +78,5 @@ def difference(result: RolloutResult, other: RolloutResult) -> dict[str, Any]:
 
 def _numbers(result: RolloutResult) -> dict[str, Any]:
     record = result.record()
-    kept = ("score", "score_interval", "success", "success_interval", "seeds", "episodes")
+    kept = ("score", "score_interval", "success", "success_interval", "jerk", "jerk_interval", "seeds", "episodes")
     return {"n": len(result.episodes), **{name: record[name] for name in kept}}

@@ -21,25 +21,31 @@ def markdown(content: Mapping[str, Any]) -> str:
     names = list(content["contenders"])
     counts = sorted({row["n"] for one in scenarios.values() for row in one["results"].values()})
     kept = f", {content['kept']} of them by an earlier call" if content["kept"] else ""
+    each = f" ({' or '.join(map(str, counts))} of each scenario{kept})" if counts else ""
     parts = [
         f"# Evaluation: {content['suite']}\n",
         f"`{content['command']}`\n",
-        f"{content['played'] + content['kept']} episodes ({' or '.join(map(str, counts))} of each scenario{kept}) in "
-        f"{content['seconds'] / 60:.1f} min; {content['crashes']} workers had to be replaced. {machine['processor']}, "
-        f"{machine['cores']} cores, GPU {machine['gpu']}, torch {machine['torch']}, uva_lightning "
-        f"{machine['uva_lightning']}.\n",
+        f"{content['played'] + content['kept']} episodes{each} in {content['seconds'] / 60:.1f} min; "
+        f"{content['crashes']} workers had to be replaced. {machine['processor']}, {machine['cores']} cores, "
+        f"GPU {machine['gpu']}, torch {machine['torch']}, uva_lightning {machine['uva_lightning']}.\n",
         "Brackets: 95 % intervals, bootstrap for scores and differences, Wilson for shares.\n",
-        f"## Before: are simulator and data alike?\n\n{_replay(content['replay'])}\n",
-        "## Score\n\nMean of the maximum reward of an episode. ![scores](scores.png)\n",
-        _table(scenarios, names, lambda row: _with(row["score"], row["score_interval"])),
-        "\n## Share of solved episodes\n",
-        _table(scenarios, names, lambda row: _with(row["success"], row["success_interval"])),
     ]
+    if scenarios:
+        parts += [
+            f"## Before: are simulator and data alike?\n\n{_replay(content['replay'])}\n",
+            "## Score\n\nMean of the maximum reward of an episode. ![scores](scores.png)\n",
+            _table(scenarios, names, lambda row: _with(row["score"], row["score_interval"])),
+            "\n## Share of solved episodes\n",
+            _table(scenarios, names, lambda row: _with(row["success"], row["success_interval"])),
+        ]
+    if any(row["jerk"] is not None for one in scenarios.values() for row in one["results"].values()):
+        parts += ["\n## Jerk\n\nOf the positions that were run, in their unit per s³; an expert's is not known.\n"]
+        parts += [_table(scenarios, names, _jerk)]
     changed = {name: one for name, one in scenarios.items() if one["against"]}
     if changed:
-        parts += ["\n## Change by the perturbation\n\nFrom the same starts without it, seed by seed.\n"]
+        parts += ["\n## Change\n\nFrom the same starts without perturbation or latency, seed by seed.\n"]
         parts += [_table(changed, names, lambda row: _change(row.get("change")))]
-    if len(names) > 1:
+    if scenarios and len(names) > 1:
         parts += [f"\n## Difference to {content['compared_with']}\n\nFrom the same starts, seed by seed.\n"]
         parts += [_table(scenarios, names[1:], lambda row: _change(row.get("difference")))]
     parts += [_published(scenarios), _protocols(scenarios), _who(content["contenders"]), _films(scenarios)]
@@ -58,6 +64,13 @@ def _table(scenarios: Mapping[str, Any], names: Sequence[str], cell: Any) -> str
 
 def _with(value: float, interval: Sequence[float]) -> str:
     return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def _jerk(row: Mapping[str, Any]) -> str:
+    if row["jerk"] is None:
+        return NOTHING
+    low, high = row["jerk_interval"]
+    return f"{row['jerk']:.4g} ({low:.4g} to {high:.4g})"
 
 
 def _change(found: Mapping[str, Any] | None) -> str:

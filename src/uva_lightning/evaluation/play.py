@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from uva_lightning.envs.games import Recipe, Seen, Start
 from uva_lightning.envs.receding_horizon import History
 from uva_lightning.envs.vector import Workers
+from uva_lightning.metrics.jerk import mean_jerk
+from uva_lightning.metrics.pose_error import positions
 from uva_lightning.rollouts import SUCCESS_REWARD, Actor, Episode, Observation, frame_offsets, open_env
 from uva_lightning.types import DataSpec
 
@@ -57,21 +59,23 @@ class Game:
     score: float = 0.0
     steps: int = 0
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
+    actions: list[NDArray[np.float32]] = field(default_factory=list)
 
     @classmethod
     def begun(cls, start: Start, seen: Seen) -> Self:
         """Take the start."""
         return cls(start, seen, seen.observation, frames=[*seen.frames])
 
-    def take(self, seen: Seen) -> None:
-        """Take what came of a chunk."""
+    def take(self, seen: Seen, chunk: NDArray[np.float32]) -> None:
+        """Take what came of a chunk, f32[h, a]."""
         self.now, self.score, self.steps = seen, max(self.score, seen.reward), self.steps + seen.steps
         self.frames.extend(seen.frames)
+        self.actions.extend(() if self.start.expert else chunk[: seen.steps])  # an expert decides on the way
 
-    @property
-    def episode(self) -> Episode:
-        """What counts."""
-        return Episode(self.start.seed, self.score, self.score >= SUCCESS_REWARD, self.steps)
+    def episode(self, spec: DataSpec) -> Episode:
+        """Give what counts."""
+        jerk = mean_jerk(self.actions, positions(spec), spec.rate_hz)
+        return Episode(self.start.seed, self.score, self.score >= SUCCESS_REWARD, self.steps, jerk)
 
 
 def recipe_for(env: str, spec: DataSpec, execute: int) -> Recipe:
@@ -115,8 +119,9 @@ def _play(workers: Workers, actor: Actor, games: Mapping[int, Game]) -> None:
         seeds = np.array([game.start.seed for game in alive.values()])
         chunks = np.asarray(actor.act({**_stack(list(alive.values())), "episode": {"seed": seeds}}), dtype=np.float32)
         _refuse_broken(chunks, seeds)
-        for number, seen in workers.step(dict(zip(alive, chunks, strict=True))).items():
-            games[number].take(seen)
+        given = dict(zip(alive, chunks, strict=True))
+        for number, seen in workers.step(given).items():
+            games[number].take(seen, given[number])
         alive = {number: game for number, game in alive.items() if not game.now.over}
 
 

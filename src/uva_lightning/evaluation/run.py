@@ -13,6 +13,7 @@ from uva_lightning.envs.games import Start
 from uva_lightning.envs.vector import Workers
 from uva_lightning.evaluation.contenders import Contender, safe
 from uva_lightning.evaluation.journal import Journal, key_of
+from uva_lightning.evaluation.latency import actor_for
 from uva_lightning.evaluation.play import WAVE, recipe_for, waves
 from uva_lightning.evaluation.suite import Scenario
 from uva_lightning.results import versions
@@ -76,7 +77,7 @@ class Evaluation:
             for scenario in scenarios:
                 try:
                     recipe_for(scenario.env, contender.spec(scenario.env), contender.execute)
-                    contender.actor(scenario)
+                    actor_for(scenario, contender)
                 except (ValueError, ImportError) as error:
                     outcome.left_out.append((scenario.name, contender.name, str(error)))
                     on_episodes(len(scenario.starts))
@@ -95,9 +96,11 @@ class Evaluation:
     ) -> RolloutResult:
         first = scenario.starts[0].seed
         whole = {"env": scenario.env, "execute": contender.execute, "noise": first, "versions": self._versions}
-        whole["contender"] = contender.facts()
+        whole |= {"contender": contender.facts(), "latency": scenario.latency, "continued": scenario.continued}
         keys = {start.seed: key_of({**whole, "start": _plain(start)}) for start in scenario.starts}
-        films = {start.seed: self.film(scenario, contender, start.seed) for start in scenario.starts[: self.videos]}
+        films = {
+            start.seed: film(self.out, scenario, contender, start.seed) for start in scenario.starts[: self.videos]
+        }
         todo = [
             replace(start, film=start.seed in films, expert=contender.expert)
             for start in scenario.starts
@@ -107,19 +110,20 @@ class Evaluation:
         on_episodes(kept)
         spec = contender.spec(scenario.env)
         recipe = recipe_for(scenario.env, spec, contender.execute)
-        for games in waves(self.workers, contender.actor(scenario), recipe, todo, first, self.beside):
+        for games in waves(self.workers, actor_for(scenario, contender), recipe, todo, first, self.beside):
             for game in games:
                 if game.start.film:
                     write_mp4(films[game.start.seed], np.stack(game.frames), spec.rate_hz)
-                journal.add(keys[game.start.seed], asdict(game.episode))
+                journal.add(keys[game.start.seed], asdict(game.episode(spec)))
             on_episodes(len(games))
         outcome.kept, outcome.played = outcome.kept + kept, outcome.played + len(todo)
         episodes = tuple(Episode(**journal.known[keys[start.seed]]) for start in scenario.starts)
         return RolloutResult(scenario.env, contender.execute, episodes)
 
-    def film(self, scenario: Scenario, contender: Contender, seed: int) -> Path:
-        """Name the film of an episode."""
-        return self.out / VIDEOS / safe(contender.name) / f"{safe(scenario.name)}_{seed}.mp4"
+
+def film(folder: Path, scenario: Scenario, contender: Contender, seed: int) -> Path:
+    """Name the film of an episode in the folder of an evaluation."""
+    return folder / VIDEOS / safe(contender.name) / f"{safe(scenario.name)}_{seed}.mp4"
 
 
 def _plain(start: Start) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class Scenario:
         against: Scenario with the same seeds that this one is compared with, episode by episode.
         paper: Published scores, by method.
         protocol: How the official protocol differs from this one; empty where it does not.
+        latency: Control steps that a decision takes, see ``evaluation.latency``.
+        continued: With a latency, policies are told what the robot does meanwhile, and continue it.
     """
 
     name: str
@@ -36,11 +38,19 @@ class Scenario:
     against: str | None = None
     paper: Mapping[str, float] = field(default_factory=dict)
     protocol: str = ""
+    latency: int = 0
+    continued: bool = False
 
     def __post_init__(self) -> None:
         seeds = [start.seed for start in self.starts]
         if not seeds or len(set(seeds)) != len(seeds):
             raise ValueError(f"Scenario '{self.name}' has the seeds {seeds}, expected at least one, each once.")
+        if self.latency < 0 or (self.continued and not self.latency):
+            how = "is continued" if self.continued else "is not continued"
+            raise ValueError(
+                f"Scenario '{self.name}' has a latency of {self.latency} steps and {how}, expected 0 steps or more, "
+                "and some to continue."
+            )
 
 
 class Suite(ABC):
@@ -52,6 +62,8 @@ class Suite(ABC):
     """
 
     name: ClassVar[str] = ""
+    held_out: ClassVar[bool] = False
+    """Whether checkpoints are also measured on held-out windows of their data."""
 
     def __init__(self, episodes: int = 50, seed: int = FIRST_TEST_SEED) -> None:
         if episodes < 1 or seed < 0:

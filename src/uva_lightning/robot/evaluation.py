@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from uva_lightning.metrics.jerk import jerks
 from uva_lightning.results import sha256, versions, write_json
 from uva_lightning.robot.benches.base import Recorder, Recording, Session, dry
 from uva_lightning.robot.camera import Frames
@@ -285,5 +286,5 @@ def row(result: EpisodeResult, took: list[float], period: float) -> dict[str, An
 
 def jerk(action: Array, period: float) -> float:
     """Give the root of the mean squared third derivative of a chunk's positions, f[h, 10], in m/s^3."""
-    thirds = np.diff(np.asarray(action, float)[:, :3], n=3, axis=0) / period**3
-    return float(np.sqrt(np.square(thirds).sum(axis=1).mean())) if len(thirds) else 0.0
+    found = jerks(np.asarray(action, float)[:, :3], 1 / period)
+    return float(np.sqrt(np.square(found).mean())) if len(found) else 0.0

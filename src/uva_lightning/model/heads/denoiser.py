@@ -107,6 +107,11 @@ class Denoiser(nn.Module, ABC):
             f32[n, c].
         """
 
+    @property
+    def continues(self) -> bool:
+        """Whether samples can follow given rows, see ``continued``."""
+        return type(self).continued is not Denoiser.continued
+
     def continued(
         self,
         condition: Tensor,
