@@ -88,6 +88,8 @@ COMMANDS = {
     ),
     "arm recover": ("uva_lightning.commands.arm_replay:arm_recover", "finish recordings that were cut off"),
     "convert": ("uva_lightning.commands.convert:TARGETS", "write a data set in another format"),
+    "env install": ("uva_lightning.commands.env:SIMULATORS", "install a simulator in an environment of its own"),
+    "env list": ("uva_lightning.commands.env:environments", "list simulators with an environment of their own"),
     "objectives": ("uva_lightning.commands.objectives:list_objectives", "list what the model can be asked to do"),
     "doctor": ("uva_lightning.commands.doctor:doctor", "check the environment and say how to mend it"),
 }

@@ -1,0 +1,157 @@
+"""What robosuite's scenes have in common, whichever its version; runs in the simulator's own environment."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .wire import Arrays, Refused
+
+Answer = tuple[dict[str, Any], Arrays]
+"""What a verb gives: a head and arrays."""
+OPEN = -1.0
+"""Command of the gripper."""
+
+LOCAL = "macros_private.py"
+"""File in robosuite's folder with its settings on this machine."""
+SETTINGS = """# Written by uva env install.
+FILE_LOGGING_LEVEL = None  # /tmp/robosuite.log belongs to whoever came first
+CONSOLE_LOGGING_LEVEL = "ERROR"
+"""
+
+
+class Scene:
+    """A robosuite environment with one arm, driven by absolute targets of its hand.
+
+    Args:
+        folder: Of the simulator's environment.
+        no_pictures: Why there can be none; empty where there can.
+    """
+
+    site = ""
+    """Name of the hand's site."""
+    imports: tuple[str, ...] = ("robosuite",)
+    """Modules without which it does not work."""
+    packages: tuple[str, ...] = ("robosuite", "mujoco", "numpy")
+    """Packages whose versions are told."""
+
+    def __init__(self, folder: Path, no_pictures: str = "") -> None:
+        self.folder, self._no_pictures = folder, no_pictures
+        self.env: Any = None
+        self._seen: dict[str, Any] = {}
+        self._gripper = OPEN
+
+    def check(self) -> Answer:
+        """Import everything and step an arm that needs no assets; gives versions."""
+        for module in self.imports:
+            importlib.import_module(module)
+        import robosuite
+
+        env = robosuite.make(
+            "Lift", robots="Panda", use_camera_obs=False, has_renderer=False, has_offscreen_renderer=False
+        )
+        env.reset()
+        env.step(np.zeros(len(env.action_spec[0])))
+        env.close()
+        return {"versions": {name: version(name) for name in self.packages}, "no_pictures": self._no_pictures}, {}
+
+    def reset(self, seed: int, settle: int = 0, state: NDArray[np.float64] | None = None) -> Answer:
+        """Begin an episode.
+
+        Args:
+            seed: Of all that is random.
+            settle: Steps in which the hand stays where it is, so that things come to rest.
+            state: f64[n] of the simulation, time first, in the place of a random start.
+        """
+        self._ready()
+        np.random.seed(seed)
+        self.env.rng = np.random.default_rng(seed)  # robosuite 1.5 draws from it, 1.4 from numpy's global state
+        self._seen, self._gripper = self.env.reset(), OPEN
+        if state is not None:
+            self._set(state)
+        for _ in range(settle):
+            self._seen, *_ = self.env.step(self._staying())
+        return {"reward": 0.0}, self._numbers()
+
+    def step(self, action: NDArray[np.float64]) -> Answer:
+        """Run a control step: position in m, axis-angle in rad, gripper from -1 (open) to 1, f64[7]."""
+        self._ready()
+        self._seen, reward, _, _ = self.env.step(action)
+        self._gripper = float(action[-1])
+        return {"reward": float(reward)}, self._numbers()
+
+    def render(self, camera: str, size: int) -> Answer:
+        """Draw what a camera sees, upright: u8[size, size, 3]."""
+        self._ready()
+        if self._no_pictures:
+            raise Refused(self._no_pictures)
+        if self.env.sim._render_context_offscreen is None:  # each reset makes a simulation anew
+            from robosuite.utils.binding_utils import MjRenderContextOffscreen
+
+            context: Any = MjRenderContextOffscreen(self.env.sim, device_id=-1)
+            context.vopt.geomgroup[:2] = 0, 1  # what is seen, not what collides
+        picture = self.env.sim.render(width=size, height=size, camera_name=camera)
+        return {}, {"picture": picture[::-1]}  # OpenGL's rows go from bottom to top
+
+    def state(self) -> Answer:
+        """Give the state of the simulation, f64[n], time first."""
+        self._ready()
+        return {}, {"state": self.env.sim.get_state().flatten()}
+
+    def restore(self, state: NDArray[np.float64]) -> Answer:
+        """Set the state of the simulation."""
+        self._ready()
+        self._set(state)
+        return {}, self._numbers()
+
+    def _set(self, state: NDArray[np.float64]) -> None:
+        width = len(self.env.sim.get_state().flatten())
+        if state.shape != (width,):
+            raise Refused(
+                f"The state has {list(state.shape)} numbers, expected [{width}] as this scene has; take one of the "
+                "same task, recorded with the same simulator."
+            )
+        self.env.sim.set_state_from_flattened(state)
+        self.env.sim.forward()
+        self._after_set()
+        self._seen = self.env._get_observations(force_update=True)
+
+    def _after_set(self) -> None:
+        """Update what depends on the state."""
+
+    def _ready(self) -> None:
+        if self.env is None:
+            raise Refused("No task was chosen, expected 'make' before anything else.")
+
+    def _hand(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        data = self.env.sim.data
+        return np.array(data.get_site_xpos(self.site)), np.array(data.get_site_xmat(self.site)).reshape(3, 3)
+
+    def _staying(self) -> NDArray[np.float64]:
+        place, turn = self._hand()
+        return np.concatenate([place, axis_angle(turn), [self._gripper]])
+
+    def _numbers(self) -> Arrays:
+        """Tell proprioception, and the action that would keep the hand where it is."""
+        place, turn = self._hand()
+        found = {name: self._seen[f"robot0_{name}"] for name in ("eef_pos", "eef_quat", "gripper_qpos")}
+        found["target"] = np.concatenate([place, turn[:2].ravel(), [self._gripper]])
+        return {name: np.asarray(value, dtype=np.float32) for name, value in found.items()}
+
+
+def axis_angle(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn a rotation matrix f64[3, 3] into an axis times an angle in rad, f64[3]."""
+    from scipy.spatial.transform import Rotation
+
+    vector: NDArray[np.float64] = Rotation.from_matrix(matrix).as_rotvec()
+    return vector
+
+
+def settle_settings(packages: Path) -> None:
+    """Write robosuite's settings, which its first import else complains about."""
+    (packages / "robosuite" / LOCAL).write_text(SETTINGS)
