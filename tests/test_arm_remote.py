@@ -16,7 +16,6 @@ from uva_lightning.robot.camera import FakeCamera
 from uva_lightning.robot.control import Control
 from uva_lightning.robot.driver import LocalDriver
 from uva_lightning.robot.errors import (
-    ClockSkew,
     ConnectTimeout,
     LeaseLost,
     OutOfLimits,
@@ -28,7 +27,7 @@ from uva_lightning.robot.keeper import Keeper, Mode
 from uva_lightning.robot.limits import Limits
 from uva_lightning.robot.operator import Label
 from uva_lightning.robot.remote import RemoteCamera, RemoteStation
-from uva_lightning.robot.remote_link import ClockComparison, Link
+from uva_lightning.robot.remote_link import Link
 from uva_lightning.robot.remote_operator import RemoteOperator
 from uva_lightning.robot.rollout import Ended, RolloutRunner
 from uva_lightning.robot.server import ArmService
@@ -214,6 +213,21 @@ def test_a_client_that_hangs_loses_the_arm(monkeypatch):
             connected.heartbeat()
 
 
+def test_clocks_are_compared_while_a_person_thinks(monkeypatch):
+    monkeypatch.setattr("uva_lightning.robot.remote.COMPARING", 0.1)
+    with Server(answers=()) as server, station(server) as connected:
+        (session,) = server.socket.service.sessions._open.values()
+        before, asked = session.compared, []
+
+        def think(seconds):
+            asked.append(time.sleep(0.2))
+            if len(asked) == 3:
+                server.answers = ("no", "invalid")
+
+        assert not RemoteOperator(connected, think).confirm(0)
+        assert session.compared > before + 0.3
+
+
 def test_a_server_that_is_not_there_is_told_in_time():
     with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
         free = socket.bind_to_random_port("tcp://127.0.0.1")
@@ -321,21 +335,3 @@ def test_no_arm_is_served_within_a_workspace_that_nobody_has_measured(capsys):
 def test_limits_that_differ_are_found_at_once():
     with Server() as server, pytest.raises(RobotConfigError, match="has limits"):
         station(server, limits=Limits(joint_velocity=2.0)).connect()
-
-
-def test_the_quickest_comparison_of_clocks_counts():
-    clocks = ClockComparison()
-    with pytest.raises(ClockSkew, match="inf ms"):
-        clocks.check()
-    clocks.add(0.0, 100.05, 0.1)
-    clocks.add(1.0, 101.002, 1.002)
-    clocks.add(2.0, 102.03, 2.1)
-    assert clocks.offset == pytest.approx(100.001)
-    assert clocks.error == pytest.approx(0.001)
-    clocks.check()
-    with pytest.raises(ClockSkew, match=r"moved against each other by \+0.100 s"):
-        clocks.add(3.0, 103.1012, 3.0002)
-    slow = ClockComparison()
-    slow.add(0.0, 0.1, 0.1)
-    with pytest.raises(ClockSkew, match="known to 50 ms"):
-        slow.check()

@@ -65,7 +65,7 @@ def run_command(function: Callable[..., Any], argv: Sequence[str], prog: str) ->
     if TRAINING in signature(function).parameters:
         return call(gather_training(function, argv))
     if not takes_data(function):
-        return call(list(argv))
+        return call(resolve_configs(argv))
     from uva_lightning.commands.discovery import import_components
 
     CommandParser.left_out = import_components()

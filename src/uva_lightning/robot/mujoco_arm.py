@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from uva_lightning.robot.chain import Array
 from uva_lightning.robot.errors import RobotConfigError
 from uva_lightning.robot.mujoco_world import MujocoWorld
 
+AT_HOME = 2e-3
+"""Distance from home in rad and m at which the arm is there."""
 KEPT = 64
 """Frames of a camera that are kept."""
 
@@ -22,12 +25,35 @@ class MujocoArm(Arm):
 
     Args:
         world: With its clock; cameras share it.
+        home: Angles at which episodes begin, rad. Whenever the arm comes back there with its gripper open, somebody
+            puts the cube to a new place; not given, nobody does.
+        cube_min: Corner of the rectangle in which that lies, x and y in m in the frame of the base.
+        cube_max: Opposite corner.
+        seed: Of the places.
+
+    Raises:
+        RobotConfigError: There is no such rectangle.
     """
 
     harmless = True
 
-    def __init__(self, world: MujocoWorld) -> None:
+    def __init__(
+        self,
+        world: MujocoWorld,
+        home: Sequence[float] | None = None,
+        cube_min: Sequence[float] = (0.34, -0.07),
+        cube_max: Sequence[float] = (0.4, 0.07),
+        seed: int = 0,
+    ) -> None:
+        if len(cube_min) != 2 or len(cube_max) != 2 or any(a > b for a, b in zip(cube_min, cube_max, strict=True)):
+            raise RobotConfigError(
+                f"The cube lies between {list(cube_min)} and {list(cube_max)}, expected x and y in m each, the first "
+                "corner below the second."
+            )
         self.world, self.model = world, world.model
+        self._home = None if home is None else np.append(np.asarray(home, float), self.model.gripper_width)
+        self._cube, self._places = (tuple(cube_min), tuple(cube_max)), np.random.default_rng(seed)
+        self._was_home = False
 
     def connect(self, timeout: float) -> None:
         """It is always there."""
@@ -41,6 +67,11 @@ class MujocoArm(Arm):
     def command(self, q: Array, opening: float) -> None:
         """Pull towards there."""
         self.world.drive(q, opening)
+        if self._home is not None:
+            at_home = bool(np.abs(np.append(q, opening) - self._home).max() < AT_HOME)
+            if at_home and not self._was_home:
+                self.world.put_cube(tuple(self._places.uniform(*self._cube)))
+            self._was_home = at_home
 
     def damp(self) -> None:
         """Go soft; its weight is carried."""

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from ctypes.util import find_library
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from uva_lightning.robot.arm_model import ArmModel, arm_model
 from uva_lightning.robot.camera import Frames
 from uva_lightning.robot.chain import Array
 from uva_lightning.robot.errors import RobotConfigError, RobotUnavailable
+from uva_lightning.robot.scene_file import SceneWriter
 
 STIFFNESS = (80.0, 70.0, 70.0, 30.0, 30.0, 20.0)
 """Of the joints, N m/rad: the SDK's joint controller."""
@@ -38,13 +40,19 @@ class MujocoWorld:
     Args:
         model: Arm, or its name.
         clock: Gives the time in s that the simulation follows; None if ``advance`` alone lets time pass.
+        scene: File in which other processes see it, see ``SceneCamera``; none if not given.
 
     Raises:
         ImportError: MuJoCo is not installed.
-        RobotConfigError: The arm has another number of joints than the gains are for.
+        RobotConfigError: The arm has another number of joints than the gains are for, or the file cannot be written.
     """
 
-    def __init__(self, model: ArmModel | str = "X5_umi", clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        model: ArmModel | str = "X5_umi",
+        clock: Callable[[], float] | None = None,
+        scene: Path | str | None = None,
+    ) -> None:
         self.model = arm_model(model) if isinstance(model, str) else model
         if self.model.chain.joints != len(STIFFNESS):
             raise RobotConfigError(
@@ -60,12 +68,13 @@ class MujocoWorld:
         joints = [self._sim.joint(name) for name in names]
         self._place = np.array([int(joint.qposadr[0]) for joint in joints[:-1]])
         self._speed = np.array([int(joint.dofadr[0]) for joint in joints[:-1]])
-        self._cube = int(joints[-1].qposadr[0])
+        self._cube, self._cube_speed = int(joints[-1].qposadr[0]), int(joints[-1].dofadr[0])
         limits = self.model.torque
         self._force = np.concatenate((limits, np.full(2, FINGER_FORCE)))
         self._stiffness = np.concatenate((STIFFNESS, np.full(2, FINGER_STIFFNESS)))
         self._damping = np.concatenate((DAMPING, np.full(2, FINGER_DAMPING)))
         self.begin = 0.0 if clock is None else clock()
+        self._scene = None if scene is None else SceneWriter(Path(scene), self.places)
         self.reset()
 
     @property
@@ -91,6 +100,27 @@ class MujocoWorld:
             self.soft, self._steps = True, 0
             self._mujoco.mj_forward(self._sim, self._data)
 
+    @property
+    def places(self) -> int:
+        """How many numbers say where everything is."""
+        return int(self._sim.nq)
+
+    def put_cube(self, place: Sequence[float]) -> None:
+        """Put the cube at rest on the table at x, y in m."""
+        with self._lock:
+            at, speed = self._cube, self._cube_speed
+            self._data.qpos[at : at + 7] = self._sim.qpos0[at : at + 7]
+            self._data.qpos[at : at + 2] = place
+            self._data.qvel[speed : speed + 6] = 0.0
+            self._mujoco.mj_forward(self._sim, self._data)
+
+    def show(self, time: float, places: Array) -> None:
+        """Look like another world: ``places`` numbers of its at a time in s."""
+        with self._lock:
+            self.begin, self._data.time = 0.0, time
+            self._data.qpos[:] = places
+            self._mujoco.mj_forward(self._sim, self._data)
+
     def advance(self, seconds: float) -> None:
         """Let time pass, in whole steps of ``mjcf.STEP``."""
         with self._lock:
@@ -108,6 +138,8 @@ class MujocoWorld:
                 late = CATCH_UP
             if late > 0:
                 self.advance(np.floor(late / mjcf.STEP + 1e-6) * mjcf.STEP)
+            if self._scene is not None:
+                self._scene.write(self.time, self._data.qpos)
 
     def drive(self, q: Array, opening: float) -> None:
         """Set where the motors pull: angles f64[j] in rad, opening of the gripper in m."""

@@ -87,7 +87,7 @@ class RemoteStation(Station):
         self.cameras: Mapping[str, Mapping[str, Any]] = {}
         """Size in px and latency in s of each camera at the server, by name."""
         self._beats: threading.Thread | None = None
-        self._over, self._called = threading.Event(), 0.0
+        self._over, self._called, self._compared = threading.Event(), 0.0, 0.0
         self._lost: RobotError | None = None
 
     def connect(self) -> None:
@@ -101,6 +101,7 @@ class RemoteStation(Station):
         """
         expected = "" if self._expected is None else self._expected.digest()
         welcome = self.link.connect(self.run or "looking on", self.model.name, geometry_digest(self.model), expected)
+        self._compared = time.monotonic()
         try:
             self.limits = Limits(**welcome["limits"])
             self.cameras, self.patience = dict(welcome["cameras"]), float(welcome["patience"])
@@ -213,6 +214,7 @@ class RemoteStation(Station):
     def call(self, kind: str, **values: Any) -> Message:
         """Ask the server for something, as a sign of life."""
         self._called = time.monotonic()
+        self._compare()
         return self.link.call(kind, **values)
 
     def close(self) -> None:
@@ -222,6 +224,13 @@ class RemoteStation(Station):
             with contextlib.suppress(RobotError):
                 self.link.call("release")
         self.link.close()
+
+    def _compare(self) -> None:
+        """Compare clocks if that is due: also while a person thinks, the server wants to know them."""
+        if time.monotonic() - self._compared > COMPARING:
+            self._compared = time.monotonic()
+            self.link.compare()
+            self.link.clocks.check()
 
     def _beat_on(self) -> None:
         self._beat_off()
@@ -237,18 +246,13 @@ class RemoteStation(Station):
 
     def _beat(self, over: threading.Event) -> None:
         """Beat until it is over, something is wrong, or nothing was called for long."""
-        compared = time.monotonic()
         while not over.wait(BEAT):
-            now = time.monotonic()
-            if now - self._called > THINKING:
+            if time.monotonic() - self._called > THINKING:
                 self._lost = WatchdogTripped(f"Nothing was called for {THINKING:g} s; heartbeats have ended.")
                 return
             try:
                 self.link.call("heartbeat")
-                if now - compared > COMPARING:
-                    compared = now
-                    self.link.compare()
-                    self.link.clocks.check()
+                self._compare()
             except RobotError as error:
                 self._lost = error
                 return
