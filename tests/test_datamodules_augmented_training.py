@@ -102,11 +102,7 @@ def test_null_on_the_command_line_is_no_folder(tmp_path):
     parser = ArgumentParser()
     parser.add_argument("--data", type=LightningDataModule)
     data = ["--data", "uva_lightning.datamodules.pusht.PushT", "--data.path", str(tmp_path)]
-    given = parser.parse_args(
-        [*data, "--data.encoding.cache_dir", "null"]
-    )
+    given = parser.parse_args([*data, "--data.encoding.cache_dir", "null"])
     assert parser.instantiate(given).data.encoding == Encoding()
-    kept = parser.parse_args(
-        [*data, "--data.encoding.cache_dir", "kept"]
-    )
+    kept = parser.parse_args([*data, "--data.encoding.cache_dir", "kept"])
     assert parser.instantiate(kept).data.encoding == Encoding(Path("kept"))

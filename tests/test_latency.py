@@ -15,7 +15,8 @@ pytest.importorskip("cv2")
 import untrained
 
 from uva_lightning.envs.games import Start
-from uva_lightning.evaluation.contenders import Checkpoint, baseline
+from uva_lightning.evaluation.checkpoints import Checkpoint, Given
+from uva_lightning.evaluation.contenders import baseline
 from uva_lightning.evaluation.content import content
 from uva_lightning.evaluation.latency import Late, actor_for
 from uva_lightning.evaluation.page import markdown
@@ -97,7 +98,7 @@ def test_jerk_is_the_third_difference():
 def model(tmp_path_factory, tiny_data):
     """A contender that was not trained, with a flow-matching head."""
     path = untrained.checkpoint(tmp_path_factory.mktemp("late") / "first/checkpoints/last.ckpt", tiny_data())
-    return Checkpoint("model", path, 8, "cpu", 1, None)
+    return Checkpoint(Given("model", path), 8, "cpu", 1, None)
 
 
 def test_a_model_that_continues_makes_no_jumps(model):
@@ -118,7 +119,7 @@ def test_who_cannot_says_why(model):
         actor_for(continued, baseline("hold", 8))
     with pytest.raises(ValueError, match="The expert acts from the state"):
         actor_for(late, baseline("expert", 8))
-    all_run = Checkpoint("all", Path(model.place), 16, "cpu", 1, None)
+    all_run = Checkpoint(Given("all", Path(model.place)), 16, "cpu", 1, None)
     with pytest.raises(ValueError, match=r"no action is left to continue; lower --play\.execute"):
         actor_for(continued, all_run)
 

@@ -53,6 +53,12 @@ class Curriculum(ObjectiveSampler):
         lengths = [stage.steps or 0 for stage in chosen.values()]
         self.starts = tuple(accumulate(lengths[:-1], initial=0))
 
+    @property
+    def trained(self) -> list[str]:
+        """See the base class."""
+        trained = {name for sampler in self._samplers for name in sampler.trained}
+        return [name for name in self.objectives if name in trained]
+
     def __call__(self, step: int, present: Mapping[str, Tensor], whole: GlobalBatch | None = None) -> Plan:
         """See the base class; the stage follows from the step alone."""
         stage = bisect_right(self.starts, step) - 1

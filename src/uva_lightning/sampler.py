@@ -121,6 +121,11 @@ class ObjectiveSampler:
         self.shares = {name: shares[name] / total for name in names}
         self.seed = seed
 
+    @property
+    def trained(self) -> list[str]:
+        """Objectives that have a share at some time of training."""
+        return [name for name, share in self.shares.items() if share > 0]
+
     def __call__(self, step: int, present: Mapping[str, Tensor], whole: GlobalBatch | None = None) -> Plan:
         """Assign the samples of one batch.
 
@@ -172,7 +177,7 @@ class ObjectiveSampler:
         Raises:
             ValueError: No data set has what an objective needs, or a data set lacks what any of them needs.
         """
-        trained = {name: objective for name, objective in self.objectives.items() if self.shares[name] > 0}
+        trained = {name: self.objectives[name] for name in self.trained}
         has = {name: {modality for modality, there in flags.items() if there.any()} for name, flags in sets.items()}
         found = "; ".join(f"{name} has {', '.join(sorted(own)) or 'nothing'}" for name, own in has.items())
         for name, objective in trained.items():

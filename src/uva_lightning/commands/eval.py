@@ -22,7 +22,8 @@ from uva_lightning.commands.replay import checked, opened, pipeline, spaced
 from uva_lightning.commands.rollout import RESULTS, run_folder
 from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.envs.vector import Workers
-from uva_lightning.evaluation.contenders import Checkpoint, Contender, Remote, Replayer, baseline, named, safe
+from uva_lightning.evaluation.checkpoints import Checkpoint, Given, OtherWay, Way, checkpoints, ways
+from uva_lightning.evaluation.contenders import Contender, Remote, Replayer, baseline, named, safe
 from uva_lightning.evaluation.content import FORMAT, content
 from uva_lightning.evaluation.journal import Journal
 from uva_lightning.evaluation.page import markdown
@@ -69,6 +70,7 @@ class Playing:
 def evaluate(
     suite: str = "pusht",
     ckpt: str = "",
+    actors: str = "",
     policy: str = "",
     baselines: str = "hold",
     data: Path | None = None,
@@ -89,7 +91,10 @@ def evaluate(
         suite: pusht, pusht_official, block_push, latency or paper; or a YAML file with class_path and init_args of
             your own.
         ckpt: Checkpoint of a training run, or folder of uva import-checkpoint; several with commas between, and with
-            names, UVA=a.ckpt,UVA-action=b.ckpt.
+            names, UVA=a.ckpt,UVA-action=b.ckpt. A pattern, UVA=runs/seed-*/checkpoints/last.ckpt, names trainings that
+            are also counted together.
+        actors: Ways in which every checkpoint acts besides as robot policy: Planner,UniPi; or YAML, or a file of it,
+            with class_path and init_args by name.
         policy: Address of a policy server, ws://HOST:PORT, ours or one of openpi's protocol; several likewise.
         baselines: hold, expert, replay; several with commas between; nothing for none.
         data: Demonstrations to replay first; those of the first checkpoint's training where left out.
@@ -104,13 +109,15 @@ def evaluate(
     _refuse(replays, workers, ckpt + policy + baselines)
     chosen = suite_of(suite, episodes, seed)
     scenarios, names = list(chosen.scenarios()), [name.strip() for name in baselines.split(",") if name.strip()]
-    contenders = _contenders(ckpt, policy, names, device, play, scenarios[0].starts[0].seed)
-    shown = _demonstrations(scenarios, ckpt, data, play.set)
+    given, others = checkpoints(ckpt), ways(actors) if actors else []
+    contenders = _contenders(given, others, policy, names, device, play, scenarios[0].starts[0].seed)
+    first = given[0].path if given else None
+    shown = _demonstrations(scenarios, first, data, play.set)
     if REPLAY in names:
         scenario, contender = _repeated(shown, chosen.episodes, play.execute)
         scenarios.append(scenario)
         contenders.append(contender)
-    folder = out or _folder(ckpt) / "evaluations" / safe(Path(suite).stem)
+    folder = out or (run_folder(first) if first else Path()) / "evaluations" / safe(Path(suite).stem)
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with (
@@ -163,11 +170,18 @@ def _play(
 
 
 def _contenders(
-    ckpt: str, policy: str, baselines: Sequence[str], device: str, play: Playing, seed: int
+    given: Sequence[Given],
+    others: Sequence[Way],
+    policy: str,
+    baselines: Sequence[str],
+    device: str,
+    play: Playing,
+    seed: int,
 ) -> list[Contender]:
     where, found = chosen_device(device), list[Contender]()
-    for name, path in named(ckpt) if ckpt else ():
-        found.append(Checkpoint(name, Path(path), play.execute, where, seed, play.set))
+    for one in given:
+        checkpoint = Checkpoint(one, play.execute, where, seed, play.set)
+        found += [checkpoint, *(OtherWay(checkpoint, way) for way in others)]
     for name, url in named(policy) if policy else ():
         found.append(Remote(name, url, play.execute, play.keys, play.prompt))
     found += [baseline(name, play.execute) for name in baselines if name != REPLAY]
@@ -175,11 +189,6 @@ def _contenders(
     if double := {name for name in names if names.count(name) > 1}:
         raise UserError(f"Two contenders are called '{sorted(double)[0]}'; give each a name of its own: NAME=PATH.")
     return found
-
-
-def _folder(ckpt: str) -> Path:
-    """Give the folder of the first checkpoint's run, or the present one."""
-    return run_folder(Path(named(ckpt)[0][1])) if ckpt else Path()
 
 
 @dataclass(frozen=True)
@@ -191,9 +200,10 @@ class _Shown:
     space: ActionSpace
 
 
-def _demonstrations(scenarios: Sequence[Scenario], ckpt: str, data: Path | None, set: str | None) -> _Shown | str:
+def _demonstrations(
+    scenarios: Sequence[Scenario], first: Path | None, data: Path | None, set: str | None
+) -> _Shown | str:
     """Find demonstrations of the first environment that has some; or say why there are none."""
-    first = Path(named(ckpt)[0][1]) if ckpt else None
     if data is None and first is not None:
         path = load_module(first)[1].chosen(set).path
         data = path if path.exists() else None

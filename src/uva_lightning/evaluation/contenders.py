@@ -1,4 +1,4 @@
-"""Who is evaluated: checkpoints, policies at the other end of a network, and baselines, all in the same harness."""
+"""Who is evaluated: policies at the other end of a network, and baselines; ``checkpoints.py`` has trained models."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ from typing import Any, Protocol
 
 from uva_lightning.action_space import ActionSpace
 from uva_lightning.commands.errors import UserError, hint
-from uva_lightning.commands.rollout import CHECKPOINTS, TOKEN, find_checkpoint, run_folder
+from uva_lightning.commands.rollout import CHECKPOINTS, TOKEN, run_folder
 from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.evaluation.play import Expert
 from uva_lightning.evaluation.recordings import Recorded
 from uva_lightning.evaluation.replay import Demonstrations, Replay
 from uva_lightning.evaluation.suite import Scenario
-from uva_lightning.model.stored import weights_file
 from uva_lightning.policy.committed import Rest
-from uva_lightning.policy.windows import WindowPolicy
-from uva_lightning.results import sha256
 from uva_lightning.rollouts import Actions, Actor, HoldPosition, Observation
 from uva_lightning.serving.keys import Target
 from uva_lightning.serving.remote import RemoteActor, contract_with
@@ -49,6 +46,8 @@ class Contender(ABC):
     """Whether the environment's own expert acts."""
     place = ""
     """Where it is, for people; its episodes do not follow from it."""
+    family, training = "", ""
+    """Trainings that belong together, and which of them it is of."""
 
     def __init__(self, name: str, execute: int) -> None:
         self.name, self.execute = name, execute
@@ -79,50 +78,6 @@ class Contender(ABC):
 
     def close(self) -> None:  # noqa: B027  # most hold nothing
         """Let go of what it holds."""
-
-
-class Checkpoint(Contender):
-    """A trained model.
-
-    Args:
-        name: See the base class.
-        path: Checkpoint of a training run, or folder of ``uva import-checkpoint``.
-        execute: See the base class.
-        device: Where it runs.
-        seed: Of its noise.
-        set: Data set of a mixture.
-    """
-
-    def __init__(self, name: str, path: Path, execute: int, device: str, seed: int, set: str | None) -> None:
-        super().__init__(name, execute)
-        find_checkpoint(path)
-        self.place, self.seed = str(path.resolve()), seed
-        self.policy = WindowPolicy.from_checkpoint(path, device, seed, set)
-        self._sha256 = sha256(weights_file(path))
-
-    def facts(self) -> dict[str, Any]:
-        """See the base class."""
-        contract = asdict(self.policy.spec)
-        facts = {"sha256": self._sha256, "set": self.policy.set, "seed": self.seed, "contract": contract}
-        return {"kind": "checkpoint", **facts}
-
-    def spec(self, env: str) -> DataSpec:
-        """See the base class."""
-        return self.policy.spec
-
-    def actor(self, scenario: Scenario) -> Actor:
-        """See the base class."""
-        return self.policy
-
-    def chunking(self) -> Chunking:
-        """See the base class."""
-        denoiser = self.policy.module.head("action").denoiser
-        if not denoiser.continues:
-            raise ValueError(
-                f"The action head of {self.name} is {type(denoiser).__name__}, which cannot continue given actions, "
-                "expected FlowMatching."
-            )
-        return self.policy
 
 
 class Remote(Contender):

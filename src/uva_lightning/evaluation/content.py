@@ -7,6 +7,8 @@ from typing import Any
 
 from uva_lightning.benchmarks.machine import machine
 from uva_lightning.evaluation.contenders import Contender
+from uva_lightning.evaluation.families import METHOD as OF_FAMILIES
+from uva_lightning.evaluation.families import families
 from uva_lightning.evaluation.run import Outcome
 from uva_lightning.evaluation.suite import Scenario
 from uva_lightning.metrics.intervals import bootstrap_mean
@@ -53,13 +55,14 @@ def content(
             "protocol": scenario.protocol,
             "paper": dict(scenario.paper),
             "results": rows,
+            "families": families(contenders, results),
         }
     return {
         "played": outcome.played,
         "kept": outcome.kept,
         "machine": machine(),
         "versions": versions(),
-        "method": METHOD,
+        "method": f"{METHOD}; {OF_FAMILIES}",
         "compared_with": first,
         "contenders": {one.name: {"place": one.place, "execute": one.execute, **one.facts()} for one in contenders},
         "scenarios": found,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from uva_lightning.ablation.page import grid
@@ -48,6 +48,7 @@ def markdown(content: Mapping[str, Any]) -> str:
     if scenarios and len(names) > 1:
         parts += [f"\n## Difference to {content['compared_with']}\n\nFrom the same starts, seed by seed.\n"]
         parts += [_table(scenarios, names[1:], lambda row: _change(row.get("difference")))]
+    parts += _families(scenarios)
     parts += [_published(scenarios), _protocols(scenarios), _who(content["contenders"]), _films(scenarios)]
     parts += [_list("Left out", [f"{x['scenario']}, {x['contender']}: {x['why']}" for x in content["left_out"]])]
     parts += [_list("Missing", [f"{name}: {why}" for name, why in content["missing"].items()])]
@@ -60,6 +61,39 @@ def _table(scenarios: Mapping[str, Any], names: Sequence[str], cell: Any) -> str
         for name in names
     ]
     return grid(["", *scenarios], rows)
+
+
+def _families(scenarios: Mapping[str, Any]) -> list[str]:
+    """Count the trainings of a family together."""
+    names = list(dict.fromkeys(name for one in scenarios.values() for name in one["families"]))
+    if not names:
+        return []
+
+    def table(rows: Sequence[str], cell: Callable[[Any], str]) -> str:
+        shown = {name: {"results": one["families"]} for name, one in scenarios.items()}
+        return _table(shown, rows, cell)
+
+    every = [row for one in scenarios.values() for row in one["families"].values()]
+    trainings = ", ".join(dict.fromkeys(training for row in every for training in row["trainings"]))
+    parts = [
+        f"\n## Over trainings\n\nMean over the trainings {trainings}; 95 % interval over them (Student's t).\n",
+        table(names, lambda row: _over(row["score"], row["interval"], ".3f")),
+    ]
+    if names[1:]:
+        parts += [f"\nDifference to {names[0]}, training by training; 95 % interval over trainings (Student's t).\n"]
+        parts += [table(names[1:], lambda row: _differs(row, "interval"))]
+        parts += ["\nThe same difference; 95 % interval over starts, for these trainings (bootstrap).\n"]
+        parts += [table(names[1:], lambda row: _differs(row, "interval_of_starts"))]
+    return parts
+
+
+def _differs(row: Mapping[str, Any], interval: str) -> str:
+    found = row.get("difference")
+    return NOTHING if found is None else _over(found["mean"], found[interval], "+.3f")
+
+
+def _over(value: float, interval: Sequence[float] | None, form: str) -> str:
+    return f"{value:{form}}" + ("" if interval is None else f" ({interval[0]:{form}} to {interval[1]:{form}})")
 
 
 def _with(value: float, interval: Sequence[float]) -> str:
@@ -110,6 +144,7 @@ def _who(contenders: Mapping[str, Any]) -> str:
     for name, facts in contenders.items():
         told = facts["place"] or facts["what"]
         sha = f", sha256 {facts['sha256'][:16]}" if "sha256" in facts else ""
+        sha += f", as {_actor(facts['actor'])}" if "actor" in facts else ""
         contract = facts.get("contract")
         sees = (
             f"; sees {contract['frames']} frames of {', '.join(contract['cameras'])} at {contract['image_size']} px, "
@@ -119,6 +154,13 @@ def _who(contenders: Mapping[str, Any]) -> str:
         )
         lines.append(f"{name}: {facts['kind']}, {told}{sha}{sees}; runs {facts['execute']} actions of each chunk")
     return _list("Who played", lines)
+
+
+def _actor(entry: Mapping[str, Any]) -> str:
+    """Write a class with those of its options that are not left open."""
+    given = {name: value for name, value in (entry.get("init_args") or {}).items() if value is not None}
+    shown = {k: _actor(v) if isinstance(v, Mapping) and "class_path" in v else v for k, v in given.items()}
+    return f"{entry['class_path'].rpartition('.')[2]}({', '.join(f'{k}={v}' for k, v in shown.items())})"
 
 
 def _films(scenarios: Mapping[str, Any]) -> str:

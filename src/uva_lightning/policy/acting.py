@@ -17,6 +17,9 @@ class Acting(ABC):
         policy: Trained model.
     """
 
+    tries: bool = False
+    """Whether it runs chunks in the environments of its episodes themselves."""
+
     def __init__(self, policy: WindowPolicy) -> None:
         self.policy = policy
 

@@ -35,6 +35,8 @@ class Imagination(ABC):
     """Foresees what chunks of actions would do."""
 
     envs: Envs = {}
+    tries: bool = False
+    """Whether it runs chunks in these environments."""
 
     def enter(self, envs: Envs) -> None:
         """Get the environments of the episodes to come, by their seeds; what is learned must not look at them."""
@@ -89,6 +91,8 @@ class Simulator(Imagination):
 
     Needs the environments, which ``run_rollouts`` gives to its actor, with ``snapshot`` and ``restore``.
     """
+
+    tries = True
 
     def futures(
         self, policy: WindowPolicy, observation: WindowObservation, actions: NDArray[np.float32], pictures: bool

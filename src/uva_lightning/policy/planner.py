@@ -44,6 +44,7 @@ class Planner(Acting):
         super().__init__(policy)
         self.proposals = OwnSamples(proposals) if isinstance(proposals, int) else proposals
         self.reward, self.margin, self.imagination = reward, margin, imagination or ForwardModel()
+        self.tries = self.imagination.tries
         self._seed = 0
 
     def enter(self, envs: Envs) -> None:
