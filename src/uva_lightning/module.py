@@ -106,8 +106,7 @@ class UVAModule(LightningModule):
     def losses(self, batch: Batch, step: int, whole: GlobalBatch | None = None) -> Step:
         """Run the batch through the model.
 
-        Heads and objectives' own losses also run where this process has no rows for them, so that all processes know
-        the same parameters in each step.
+        Heads and objectives' own losses also run where no row is theirs: all processes know the same parameters.
 
         Args:
             batch: Windows in physical units.
@@ -225,9 +224,9 @@ class UVAModule(LightningModule):
         draws = Draws(self.seed, batch_idx, whole.places, self.device)
         noise = draws.normal("action", self.spec.horizon, self.spec.action_dim)
         sampled = head.sample(self.transformer(tokens, seen), tokens, seen, noise)
-        known = {"action": self.actions.decode(sampled, batch.state, batch.source)}
-        known |= {"source": batch.source, "recorded": batch.action}
-        return {name: value for name, value in known.items() if value is not None}
+        found = {"action": self.actions.decode(sampled, batch.state, batch.source)}
+        known = {"source": batch.source, "recorded": batch.action}
+        return found | {name: value for name, value in known.items() if value is not None}
 
     def configure_gradient_clipping(
         self,
