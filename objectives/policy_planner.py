@@ -13,6 +13,7 @@ class PolicyPlanner(MaskedFuture):
         weight: Factor on the loss.
         mask_ratio_min: Smallest share of a frame that is hidden.
         also: Further modalities that it predicts.
+        mask_ratio_max: Largest share of a frame that is hidden.
     """
 
     predicts = ("video", "action")

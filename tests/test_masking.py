@@ -10,6 +10,7 @@ import torch
 from uva_lightning.draws import seeded
 from uva_lightning.masking import spatial_mask, truncated_normal
 from uva_lightning.objective import registry
+from uva_lightning.objectives.random_mask import RandomMask
 from uva_lightning.objectives.video_model import VideoModel
 from uva_lightning.types import Tokens
 
@@ -70,6 +71,29 @@ def test_the_smallest_ratio_is_respected():
     shares = [(~VideoModel(mask_ratio_min=0.95).visible(tokens(1), rng).video).float().mean() for _ in range(50)]
     assert min(shares) == 1.0, "ceil(16 * 0.95) = 16"
     assert min((~VideoModel(mask_ratio_min=0.1).visible(tokens(1), rng).video).float().mean() for _ in range(200)) < 0.6
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5])
+def test_equal_bounds_make_one_ratio(ratio):
+    rng, same = seeded(0), {"mask_ratio_min": ratio, "mask_ratio_max": ratio}
+    assert ((~VideoModel(**same).visible(tokens(50), rng).video).float().mean(dim=2) == ratio).all()
+    seen = RandomMask(**same).visible(tokens(400), rng)
+    assert seen.past_video.all()
+    assert ((~seen.video).float().mean(dim=2) == ratio).all()
+    assert ((~seen.action).float().mean(dim=1) == ratio).all()
+    assert (~seen.action).float().mean(dim=0) == pytest.approx(torch.full((8,), ratio).numpy(), abs=0.1)
+    assert not seen.action.equal(seen.video[:, 0, :8]), "frames and actions have masks of their own"
+
+
+def test_the_largest_ratio_is_respected():
+    hidden = [(~VideoModel(1.0, 0.1, (), 0.4).visible(tokens(1), seeded(n)).video).float().mean() for n in range(50)]
+    assert 0.1 < min(hidden) < max(hidden) <= 0.4375, "ceil(16 * 0.4) = 7"
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 0.4), (0.0, 0.0), (0.5, 1.1)])
+def test_a_largest_ratio_out_of_range_is_refused(low, high):
+    with pytest.raises(ValueError, match=f"mask_ratio_max is {high}, expected a share above 0, from mask_ratio_min"):
+        VideoModel(mask_ratio_min=low, mask_ratio_max=high)
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.0])

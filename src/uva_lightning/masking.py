@@ -54,13 +54,15 @@ class MaskedFuture(Objective, ABC):
 
     One spatial mask serves all future frames and cameras, so that no frame shows what another hides. The hidden share
     of each sample is drawn from a normal distribution with mean 1 and standard deviation 0.25, cut to
-    [mask_ratio_min, 1]. The official code draws it once per step and process, so there all samples of a process share
-    it; drawn for each sample, a mask does not depend on who else is in the batch.
+    [mask_ratio_min, mask_ratio_max]; where these are equal, it is always the same. The official code draws it once per
+    step and process, so there all samples of a process share it; drawn for each sample, a mask does not depend on who
+    else is in the batch.
 
     Args:
         weight: Factor on every loss term, not negative.
         mask_ratio_min: Smallest share of a frame that is hidden, in [0, 1).
         also: Further modalities that it predicts.
+        mask_ratio_max: Largest share of a frame that is hidden, in [mask_ratio_min, 1] and above 0.
     """
 
     MEAN, STD = 1.0, 0.25
@@ -68,19 +70,34 @@ class MaskedFuture(Objective, ABC):
     shows: ClassVar[tuple[str, ...]] = ("history",)
     """Modalities that are wholly visible."""
 
-    def __init__(self, weight: float = 1.0, mask_ratio_min: float = 0.7, also: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        weight: float = 1.0,
+        mask_ratio_min: float = 0.7,
+        also: Sequence[str] = (),
+        mask_ratio_max: float = 1.0,
+    ) -> None:
         super().__init__(weight, also)
         if not 0 <= mask_ratio_min < 1:
             raise ValueError(f"mask_ratio_min is {mask_ratio_min}, expected a share in [0, 1); the paper uses 0.7.")
-        self.mask_ratio_min = mask_ratio_min
+        if not 0 < mask_ratio_max <= 1 or mask_ratio_max < mask_ratio_min:
+            raise ValueError(
+                f"mask_ratio_max is {mask_ratio_max}, expected a share above 0, from mask_ratio_min={mask_ratio_min} "
+                "to 1; the paper uses 1."
+            )
+        self.mask_ratio_min, self.mask_ratio_max = mask_ratio_min, mask_ratio_max
 
     def visible(self, tokens: Tokens, rng: Generator) -> Visible:
         """Show ``shows`` and the unmasked places of the future frames."""
         samples, _, places = tokens.video.shape[:3]
-        drawn = uniform_by_sample(rng, samples, 1 + places)
-        ratio = truncated_normal(self.MEAN, self.STD, self.mask_ratio_min, 1.0, drawn[:, 0])
         seen = Visible.only(tokens, *self.shows)
-        shown = ~spatial_mask(ratio, drawn[:, 1:])[:, None]  # bool[b, 1, s]
+        shown = ~self.mask(samples, places, rng)[:, None]  # bool[b, 1, s]
         for camera in tokens.cameras:
             seen[camera].copy_(shown.expand_as(seen[camera]))
         return seen
+
+    def mask(self, samples: int, places: int, rng: Generator) -> Tensor:
+        """Draw a mask with a share of its own for each sample: bool[b, places], True = hidden."""
+        drawn = uniform_by_sample(rng, samples, 1 + places)
+        ratio = truncated_normal(self.MEAN, self.STD, self.mask_ratio_min, self.mask_ratio_max, drawn[:, 0])
+        return spatial_mask(ratio, drawn[:, 1:])
