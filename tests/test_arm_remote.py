@@ -8,13 +8,12 @@ import time
 import numpy as np
 import pytest
 import zmq
-from arm_bench import READY, WIDE, Spy
+from arm_bench import READY
+from arm_socket_bench import PATIENT, Server, station
 
 from uva_lightning.cli import main
 from uva_lightning.robot.arm import JointTrajectory
-from uva_lightning.robot.camera import FakeCamera
 from uva_lightning.robot.control import Control
-from uva_lightning.robot.driver import LocalDriver
 from uva_lightning.robot.errors import (
     ConnectTimeout,
     LeaseLost,
@@ -23,63 +22,18 @@ from uva_lightning.robot.errors import (
     ServerLost,
     WatchdogTripped,
 )
-from uva_lightning.robot.keeper import Keeper, Mode
+from uva_lightning.robot.keeper import Mode
 from uva_lightning.robot.limits import Limits
 from uva_lightning.robot.operator import Label
 from uva_lightning.robot.remote import RemoteCamera, RemoteStation
 from uva_lightning.robot.remote_link import Link
 from uva_lightning.robot.remote_operator import RemoteOperator
 from uva_lightning.robot.rollout import Ended, RolloutRunner
-from uva_lightning.robot.server import ArmService
-from uva_lightning.robot.server_floor import Floor
-from uva_lightning.robot.server_log import EventLog
 from uva_lightning.robot.server_socket import ArmSocket
 from uva_lightning.robot.sight import History
 from uva_lightning.robot.tool_poses import to_six
 from uva_lightning.robot.watchdogs import Watchdogs
 from uva_lightning.robot.wire_keys import make_keys
-
-PERIOD = 0.01
-PATIENT = Watchdogs(hold=1.5, park=5.0, state_age=2.0, tracking=2.0)
-"""Tests share their processor."""
-
-
-class Server:
-    """An arm server in a thread of this process, whose person answers at once."""
-
-    def __init__(self, keys=None, answers=("yes", "success"), watchdogs=PATIENT, log=None):
-        self.arm = Spy(time.monotonic)
-        make = lambda record: Keeper(self.arm, WIDE, PERIOD, READY, watchdogs, record)  # noqa: E731
-        self.driver = LocalDriver(make, time.monotonic)
-        self.floor = Floor(self.driver, log=EventLog(log))
-        camera = FakeCamera()
-        camera.connect(1.0)
-        self.socket = ArmSocket(ArmService(self.floor, [camera], patience=5.0), port=0, keys=keys)
-        self.driver.ask("connect", time.monotonic(), timeout=1.0)
-        self.arm.q, self.answers = READY.copy(), answers
-        self.over, self.frozen = threading.Event(), threading.Event()
-        self.thread = threading.Thread(target=self.work, daemon=True)
-        self.address = f"127.0.0.1:{self.socket.port}"
-
-    def work(self):
-        while not self.over.is_set():
-            self.driver.tick(time.monotonic())
-            self.floor.tick()
-            if (question := self.floor.desk.question) is not None and self.answers:
-                self.floor.answered(self.answers[0 if question.kind == "confirm" else 1])
-            if self.frozen.is_set():
-                time.sleep(PERIOD)
-            else:
-                self.socket.step(PERIOD)
-        self.socket.close()
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.thread.join(5)
 
 
 class Cable(threading.Thread):
@@ -108,12 +62,6 @@ class Cable(threading.Thread):
         self.join(5)
         for end in (self.listening, *self.ends):
             end.close()
-
-
-def station(server, **options):
-    token = server.floor.lease.arm(time.monotonic())
-    options = {"connect_timeout": 5.0, "call_timeout": 3.0, "state_age": 2.0, **options}
-    return RemoteStation(server.address, token=token, run="run", **options)
 
 
 class Straight:
@@ -211,21 +159,6 @@ def test_a_client_that_hangs_loses_the_arm(monkeypatch):
         assert server.driver.keeper.mode == Mode.HOLD
         with pytest.raises(WatchdogTripped, match="heartbeats have ended"):
             connected.heartbeat()
-
-
-def test_clocks_are_compared_while_a_person_thinks(monkeypatch):
-    monkeypatch.setattr("uva_lightning.robot.remote.COMPARING", 0.1)
-    with Server(answers=()) as server, station(server) as connected:
-        (session,) = server.socket.service.sessions._open.values()
-        before, asked = session.compared, []
-
-        def think(seconds):
-            asked.append(time.sleep(0.2))
-            if len(asked) == 3:
-                server.answers = ("no", "invalid")
-
-        assert not RemoteOperator(connected, think).confirm(0)
-        assert session.compared > before + 0.3
 
 
 def test_a_server_that_is_not_there_is_told_in_time():

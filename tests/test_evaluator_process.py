@@ -166,14 +166,19 @@ def test_options_out_of_range_are_refused():
         Evaluator(breaker=0)
 
 
-@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this system has no autogroups")
-def test_it_leaves_the_processor_to_other_sessions():
-    program = (
-        "from uva_lightning.robot.evaluator import step_back; step_back(7); print(open('/proc/self/autogroup').read())"
-    )
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, start_new_session=True, capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-2:] == ["nice", "7"]
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system has no idle class")
+def test_it_takes_the_time_that_nobody_wants_from_the_first_instruction_on(tmp_path):
+    wait = (sys.executable, "-c", "import time; time.sleep(60)")
+    for nice, kind in ((19, os.SCHED_IDLE), (3, os.SCHED_OTHER)):
+        process = EvaluatorProcess(tmp_path / str(nice), Evaluator(nice=nice, stop=0.0), wait)
+        process.submit(Job(1, FakeBench(), StillDriver(), Control()), lambda part: None)
+        pid = process._process.pid
+        try:
+            assert os.sched_getscheduler(pid) == kind
+            assert os.getpriority(os.PRIO_PROCESS, pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + nice)
+            assert (os.getsid(pid), os.getpgid(pid)) == (os.getsid(0), pid)  # Ctrl-C is not for it
+        finally:
+            process.close()
 
 
 TRAINER = """

@@ -100,6 +100,7 @@ def test_results_are_logged_at_a_later_validation(tmp_path, tiny_data, tiny_modu
     assert logged["hardware/success_low"][0][1] == pytest.approx(low)
     assert logged["hardware/success_high"][0][1] == pytest.approx(high)
     assert logged["hardware/valid"][0][1] == 2
+    assert 0 < logged["hardware/blocked_seconds"][-1][1] < 2.0  # s, of three validations
     results = tmp_path / "run" / "hardware" / "results"
     assert sorted(path.name for path in results.iterdir()) == ["step_00000002", "step_00000004", "step_00000006"]
     assert ours.state_dict()["validations"] == 3
@@ -169,6 +170,7 @@ def test_training_ends_in_time_without_a_robot(how, tmp_path, tiny_data, tiny_mo
     options = {"wait_at_end": 0.5 if how == "hangs" else 20.0, "stop": 0.5, "breaker": 1}
     ours = callback(evaluator=Evaluator(**options))
     trainer(tmp_path, ours, max_steps=4).fit(tiny_module(data.spec), data)
+    assert ours._blocked < 2.0  # whatever the evaluator does
     events = [json.loads(line) for line in (tmp_path / "run" / "hardware" / "events.jsonl").read_text().splitlines()]
     assert events[0]["event"] == "started"
     if how != "hangs":
@@ -201,7 +203,7 @@ def test_the_count_survives_a_resume():
     one, other = callback(), callback()
     one._validations, one._last, one._last_step = 7, {"valid": 2.0}, 40
     other.load_state_dict(one.state_dict())
-    assert other._shown(50) == {"valid": 2.0, "age_steps": 10.0}
+    assert other._shown(50) == {"valid": 2.0, "age_steps": 10.0, "blocked_seconds": 0.0}
     assert other._validations == 7
 
 

@@ -3,7 +3,7 @@
 Trains ``quickstart_arm.yaml`` in turn with and without its episodes, each in a process of its own, and compares the
 times from the first batch to the last validation. With them the evaluator is started with the first validation and has
 always something to do, so the whole of its start, its loading and its episodes falls into that time; the wait for the
-last result does not.
+last result does not. Start and steady state are told apart at the first result.
 """
 
 from __future__ import annotations
@@ -14,38 +14,48 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from uva_lightning.benchmarks.machine import machine
 from uva_lightning.commands.configs import read_config, shipped
+from uva_lightning.metrics.intervals import student_mean
 from uva_lightning.results import write_json
 
 CONFIG, MODULE = "quickstart_arm.yaml", "uva_lightning.benchmarks.hardware_rollouts"
+PARTS = {"whole": "whole training", "start": "until the first result", "steady": "after the first result"}
 PROGRAM = "import sys; from uva_lightning.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 class TrainingTime(Callback):
-    """Write down how long training took.
+    """Write down when each step of a training was over.
 
     Args:
         path: JSON file.
     """
 
     def __init__(self, path: str) -> None:
-        self.path, self._begin = Path(path), 0.0
+        self.path, self._begin, self._wall, self._ends = Path(path), 0.0, 0.0, list[float]()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin."""
-        self._begin = time.perf_counter()
+        self._begin, self._wall = time.perf_counter(), time.time()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Note the time; a validation after this batch counts to the next."""
+        self._ends.append(time.perf_counter() - self._begin)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End."""
-        write_json(self.path, {"seconds": time.perf_counter() - self._begin})
+        seconds = time.perf_counter() - self._begin
+        write_json(self.path, {"seconds": seconds, "wall": self._wall, "ends": self._ends})
 
 
 def train(folder: Path, demos: Path, steps: int, enabled: bool) -> dict[str, Any]:
@@ -66,9 +76,47 @@ def train(folder: Path, demos: Path, steps: int, enabled: bool) -> dict[str, Any
     command = [sys.executable, "-c", PROGRAM, "fit", "--config", str(shipped()[CONFIG]), "--config", str(overlay)]
     with (folder / "output.txt").open("w") as output:
         subprocess.run(command, stdout=output, stderr=output, check=True)
-    results = [json.loads(path.read_text()) for path in folder.glob("run/hardware/results/*/result.json")]
-    seconds = json.loads((folder / "time.json").read_text())["seconds"]
-    return {"enabled": enabled, "seconds": seconds, "episodes": sum(len(result["episodes"]) for result in results)}
+    hardware = folder / "run/hardware"
+    results = [json.loads(path.read_text()) for path in hardware.glob("results/*/result.json")]
+    timed = json.loads((folder / "time.json").read_text())
+    events = [json.loads(line) for line in (hardware / "events.jsonl").read_text().splitlines()] if enabled else []
+    first = next((event["time"] - timed["wall"] for event in events if event["event"] == "result"), None)
+    episodes = sum(len(result["episodes"]) for result in results)
+    return {"enabled": enabled, **timed, "first_result": first, "episodes": episodes}
+
+
+def compare(without: Mapping[str, Any], with_: Mapping[str, Any]) -> dict[str, float | None]:
+    """Give how many times as long a training took with episodes: whole, until the first result, and after it.
+
+    Until the first result the evaluator starts, imports and loads; afterwards it only runs episodes. A part that had no
+    step is None.
+
+    Args:
+        without: What ``train`` gave without episodes.
+        with_: The same steps with them.
+    """
+    ends = np.array([0.0, *with_["ends"]]), np.array([0.0, *without["ends"]])
+    first = with_["first_result"]
+    split = len(ends[0]) - 1 if first is None else int(np.searchsorted(ends[0], first, side="right")) - 1
+    start, steady = (
+        [part[end] - part[begin] for part in ends] for begin, end in ((0, split), (split, len(ends[0]) - 1))
+    )
+    return {
+        "whole": with_["seconds"] / without["seconds"],
+        "start": float(start[0] / start[1]) if split else None,
+        "steady": float(steady[0] / steady[1]) if split < len(ends[0]) - 1 else None,
+    }
+
+
+def summary(pairs: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:
+    """Give mean, 95 % interval (Student's t, of two pairs or more) and single values of each ratio that was found."""
+    found = {}
+    for part in ("whole", "start", "steady"):
+        values = [value for pair in pairs if (value := pair[part]) is not None]
+        if values:
+            interval = student_mean(values)
+            found[part] = {"mean": statistics.mean(values), "interval": interval and list(interval), "values": values}
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,11 +133,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         for enabled in order:
             folder = options.out / f"{pair}_{'with' if enabled else 'without'}"
             runs.append({"pair": pair, **train(folder, options.demos.absolute(), options.steps, enabled)})
-    times = {kind: [run["seconds"] for run in runs if run["enabled"] is kind] for kind in (False, True)}
-    ratios = [with_ / without for without, with_ in zip(times[False], times[True], strict=True)]
-    facts = {"ratio": statistics.median(ratios), "ratios": ratios, "runs": runs, "steps": options.steps}
+    pairs = []
+    for pair in range(options.pairs):
+        without, with_ = sorted(runs[2 * pair : 2 * pair + 2], key=lambda run: bool(run["enabled"]))
+        pairs.append(compare(without, with_))
+    found = summary(pairs)
+    facts = {"ratios": found, "pairs": pairs, "runs": runs, "steps": options.steps}
     write_json(options.out / "hardware_rollouts.json", {**facts, "machine": machine()})
-    sys.stdout.write(f"with episodes training takes {facts['ratio']:.3f} times as long (median of {len(ratios)})\n")
+    for part, name in PARTS.items():
+        if part in found:
+            mean, interval = found[part]["mean"], found[part]["interval"]
+            sure = f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "one pair, no interval"
+            sys.stdout.write(f"{name}: {mean:.3f} times as long with episodes ({sure})\n")
     return 0
 
 

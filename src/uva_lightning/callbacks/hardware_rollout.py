@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -41,8 +42,9 @@ class HardwareRollout(Callback):
     and the arming token that the bench of a real arm asks for.
 
     Logs ``hardware/success_rate`` with ``success_low`` and ``success_high`` (95 % Wilson interval) of ``valid``
-    episodes, counts, durations, latencies, ``hardware/available`` and ``hardware/age_steps``: how many steps ago the
-    weights were taken. A value that is missing is not logged, so do not let a ``ModelCheckpoint`` watch one.
+    episodes, counts, durations, latencies, ``hardware/available``, ``hardware/age_steps``: how many steps ago the
+    weights were taken, and ``hardware/blocked_seconds``: how long all of this has
+    held training up so far. A value that is missing is not logged, so do not let a ``ModelCheckpoint`` watch one.
 
     Args:
         enabled: Do anything at all.
@@ -87,6 +89,7 @@ class HardwareRollout(Callback):
                         films, self.evaluator.breaker, dry_run)  # fmt: skip
         self._validations, self._last, self._last_step = 0, dict[str, float](), 0
         self._process: EvaluatorProcess | None = None
+        self._blocked = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the count and what was found last, so that a resumed run goes on with them."""
@@ -134,6 +137,7 @@ class HardwareRollout(Callback):
         """Take what is done and hand over what is due; here ``EMA`` shows the average."""
         if not self.enabled or rehearsing(trainer) or trainer.state.fn != TrainerFn.FITTING:
             return
+        begin = time.perf_counter()
         self._validations += 1
         due = self._validations % self.every == 0
         weights: dict[str, Any] | None = None
@@ -147,6 +151,7 @@ class HardwareRollout(Callback):
                 self._safely(lambda: self._take(trainer, outcome))
             if due:
                 self._safely(lambda: self._hand_over(trainer, pl_module, process, weights))
+            self._blocked += time.perf_counter() - begin
             shown = self._shown(trainer.global_step)
         for name, value in trainer.strategy.broadcast(shown).items():
             pl_module.log(f"hardware/{name}", value)
@@ -204,7 +209,9 @@ class HardwareRollout(Callback):
 
     def _shown(self, step: int) -> dict[str, float]:
         """Give what is known by now; nothing before the first result."""
-        return {**self._last, "age_steps": float(step - self._last_step)} if self._last else {}
+        if not self._last:
+            return {}
+        return {**self._last, "age_steps": float(step - self._last_step), "blocked_seconds": self._blocked}
 
     def _safely(self, work: Callable[[], Given]) -> Given | None:
         """Do something that must not end training."""

@@ -7,7 +7,6 @@ stands still (SIGSTOP); in any case the arm is parked first.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import signal
@@ -26,11 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m uva_lightning.robot.evaluator", description=__doc__)
     parser.add_argument("folder", type=Path, help="folder of jobs and results")
     parser.add_argument("--parent", type=int, default=os.getppid(), help="process without which it ends")
-    parser.add_argument("--nice", type=int, default=0, help="added to the niceness: 19 takes next to nothing")
     parser.add_argument("--threads", type=int, default=1, help="threads of the policy")
     options = parser.parse_args(argv)
-    step_back(options.nice)  # before the imports, which take seconds of a core
-
     import torch
 
     from uva_lightning.robot.evaluation import serve
@@ -50,18 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     serve(options.folder, ending, lambda: over.wait(POLL))
     return 0
-
-
-def step_back(nice: int) -> None:
-    """Leave the processor to others, on Linux to those of other sessions as well.
-
-    With autogroups (``sched(7)``) sessions share the processor evenly, and the niceness counts within each of them.
-    This process begins a session, so the niceness of its group has to be set, too.
-    """
-    os.nice(nice)
-    if os.getsid(0) == os.getpid():
-        with contextlib.suppress(OSError):  # no autogroups here
-            Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def stopped(pid: int) -> bool:

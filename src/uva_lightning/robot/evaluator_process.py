@@ -20,6 +20,8 @@ from uva_lightning.robot.evaluator_job import JOBS, RESULT, RESULTS, Job
 from uva_lightning.robot.rollout import Ended
 from uva_lightning.whole_files import whole_folder
 
+LEAST = 19
+"""Largest niceness."""
 EVENTS, OUTPUT, NEXT = "events.jsonl", "evaluator.log", "next"
 OF_THE_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Variables that would make the evaluator believe that it is a rank of the training."""
@@ -30,7 +32,8 @@ class Evaluator:
     """How the evaluator process runs.
 
     Args:
-        nice: Added to its niceness; 19 leaves a busy machine to training. Lower it for a real arm on a busy machine.
+        nice: Added to its niceness; from 19 on it also gets the idle class of Linux's scheduler: time that nobody else
+            wants. Lower it for a real arm on a busy machine.
         threads: Of its policy.
         grace: Beyond the budget for starting, loading and ending, after which it counts as hanging, s.
         wait_at_end: Longest time that the end of training waits for the last result, s.
@@ -208,7 +211,7 @@ class EvaluatorProcess:
     def _start(self) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in OF_THE_RANK}
         environment["OMP_NUM_THREADS"] = str(self.options.threads)
-        how = [f"--nice={self.options.nice}", f"--threads={self.options.threads}", f"--parent={os.getpid()}"]
+        how = [f"--threads={self.options.threads}", f"--parent={os.getpid()}"]
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / OUTPUT).open("ab") as output:
             self._process = subprocess.Popen(
@@ -217,8 +220,9 @@ class EvaluatorProcess:
                 stdout=output,
                 stderr=output,
                 env=environment,
-                start_new_session=True,  # Ctrl-C is for the trainer, which then ends it in peace
+                process_group=0,  # Ctrl-C is for the trainer, which then ends it in peace
             )
+        step_back(self._process.pid, self.options.nice)
         self.event("started", f"process {self._process.pid}")
 
     def _kill(self) -> None:
@@ -235,3 +239,20 @@ class EvaluatorProcess:
 def nothing(reason: str) -> dict[str, Any]:
     """Give the result of a job that was not done."""
     return {"available": False, "reason": reason, "episodes": [], "error": True}
+
+
+def step_back(pid: int, nice: int) -> None:
+    """Leave the processor to others, from the first instruction of a process on: its imports alone take seconds.
+
+    It must not begin a session: sessions share the processor among each other (autogroups, ``sched(7)``), so in one of
+    its own neither niceness nor class would count beside the training.
+
+    Args:
+        pid: Of the process.
+        nice: Added to our niceness.
+    """
+    with suppress(ProcessLookupError):  # it has ended already, which others find out
+        os.setpriority(os.PRIO_PROCESS, pid, min(LEAST, os.getpriority(os.PRIO_PROCESS, 0) + nice))
+        if nice >= LEAST and hasattr(os, "SCHED_IDLE"):
+            with suppress(PermissionError):  # a container may forbid it; then the niceness alone has to do
+                os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))

@@ -25,7 +25,7 @@ from uva_lightning.robot.arm import ArmState, JointTrajectory, Receipt
 from uva_lightning.robot.arm_model import arm_model
 from uva_lightning.robot.camera import Camera, Frames, at_least_one
 from uva_lightning.robot.chain import Array
-from uva_lightning.robot.errors import CameraLost, RobotConfigError, RobotError, ServerLost, WatchdogTripped
+from uva_lightning.robot.errors import CameraLost, LeaseLost, RobotConfigError, RobotError, ServerLost, WatchdogTripped
 from uva_lightning.robot.limits import Limits
 from uva_lightning.robot.operator import Label
 from uva_lightning.robot.remote_link import Link
@@ -111,7 +111,7 @@ class RemoteStation(Station):
         self.joint_margin, self.rate_hz, self._lost = self.limits.joint_margin, self.limits.rate_hz, None
         if self.token:
             try:
-                self.link.lease = str(self.link.call("acquire", token=self.token, run=self.run)["lease"])
+                self._acquire()
             except RobotError:
                 self.close()
                 raise
@@ -189,12 +189,19 @@ class RemoteStation(Station):
     def episode_begin(self, meta: Mapping[str, Any]) -> str:
         """Begin a recording at the server; give its name.
 
+        Whoever was silent for long, as while it loads weights, takes the arm again with its token first.
+
         Args:
             meta: What is known of the episode: text, numbers, lists and maps of them.
 
         Raises:
             RobotError: It cannot be recorded; nothing has moved yet.
         """
+        if self.token:
+            try:
+                self.call("heartbeat")
+            except LeaseLost:
+                self._acquire()
         return str(self.call("episode_begin", meta=dict(meta))["episode"])
 
     def episode_end(self, label: Label, reason: str) -> str:
@@ -224,6 +231,9 @@ class RemoteStation(Station):
             with contextlib.suppress(RobotError):
                 self.link.call("release")
         self.link.close()
+
+    def _acquire(self) -> None:
+        self.link.lease = str(self.link.call("acquire", token=self.token, run=self.run)["lease"])
 
     def _compare(self) -> None:
         """Compare clocks if that is due: also while a person thinks, the server wants to know them."""
