@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from uva_lightning import envs
 from uva_lightning.envs.receding_horizon import History, RecedingHorizon
+from uva_lightning.simulators.client import SimulatorDied
 
 Chunk = NDArray[np.float32]
 Order = tuple[Any, ...]
@@ -207,6 +208,8 @@ def serve(connection: Connection) -> None:
                 for order in past:
                     stage(order)
                 connection.send([stage(order) for order in orders])
+            except SimulatorDied:  # as if this process had died: another one takes its place
+                break
             except Exception as error:
                 plain = isinstance(error, ValueError | ImportError)
                 connection.send(str(error) if plain else traceback.format_exc())

@@ -30,7 +30,8 @@ class RecedingHorizon(gym.Wrapper[Any, Any, Any, Any]):
         execute: Actions of a chunk that are run, fewer where the episode ends.
         frames: Steps of the history relative to now, rising and ending with 0: (-8, 0), or (-12, -8, -4, 0).
         chunk: Actions in a chunk, ``execute`` where left out.
-        camera: Name of the camera in the observation.
+        camera: Name of the camera in the observation, where the environment names none itself: one with several has
+            ``cameras``, and draws the one that its attribute ``camera`` names.
         record_every: Steps between recorded frames; 0 records none.
         mark: Draws an action into a recorded frame; the policy never sees it.
     """
@@ -53,10 +54,11 @@ class RecedingHorizon(gym.Wrapper[Any, Any, Any, Any]):
             raise ValueError(f"frames is {frames}, expected rising steps that end with 0, such as (-8, 0).")
         if record_every < 0:
             raise ValueError(f"record_every is {record_every} steps, expected 0 for no recording, or more.")
-        self.execute, self.offsets, self.camera = execute, tuple(frames), camera
+        self.execute, self.offsets = execute, tuple(frames)
+        self.cameras: tuple[str, ...] = getattr(env.unwrapped, "cameras", (camera,))
         self.record_every, self.mark = record_every, mark
         self._needed = {offset % execute for offset in frames}  # steps of a chunk that some later history shows
-        self._images: deque[tuple[int, Image]] = deque(maxlen=1 - frames[0] + execute)
+        self._images: deque[tuple[int, dict[str, Image]]] = deque(maxlen=1 - frames[0] + execute)
         self._states: deque[dict[str, NDArray[np.float32]]] = deque(maxlen=1 - frames[0])
         self._now = 0
         self._set_spaces(chunk)
@@ -71,7 +73,7 @@ class RecedingHorizon(gym.Wrapper[Any, Any, Any, Any]):
         self._states.clear()
         self._states.append(observation)
         self._images.append((0, self._render()))
-        recorded = {"frames": [self._images[-1][1]]} if self.record_every else {}
+        recorded = {"frames": [self._images[-1][1][self.cameras[0]]]} if self.record_every else {}
         return self._history(), {**info, **recorded}
 
     def step(self, action: Chunk) -> tuple[History, float, bool, bool, dict[str, Any]]:
@@ -92,24 +94,30 @@ class RecedingHorizon(gym.Wrapper[Any, Any, Any, Any]):
             if over or record or inner % self.execute in self._needed:
                 self._images.append((self._now, self._render()))
             if record:
-                image = self._images[-1][1]
+                image = self._images[-1][1][self.cameras[0]]
                 recorded.append(image if self.mark is None else self.mark(image, target))
             if over:
                 break
         info = {**info, "rewards": rewards, **({"frames": recorded} if self.record_every else {})}
         return self._history(), max(rewards), terminated, truncated, info
 
-    def _render(self) -> Image:
-        return np.asarray(self.env.render(), dtype=np.uint8)
+    def _render(self) -> dict[str, Image]:
+        drawn, inner = {}, self.env.unwrapped
+        for camera in self.cameras:
+            if hasattr(inner, "camera"):
+                inner.camera = camera
+            drawn[camera] = np.asarray(self.env.render(), dtype=np.uint8)
+        return drawn
 
     def _history(self) -> History:
         """Collect what the policy sees; after an early end the latest frame up to each wanted step stands in."""
         images = [self._image(max(0, self._now + offset)) for offset in self.offsets]
         steps = [max(0, len(self._states) - 1 + offset) for offset in self.offsets]
         states = {name: np.stack([self._states[step][name] for step in steps]) for name in self._states[0]}
-        return {"video": {self.camera: np.stack(images)}, "state": states}
+        video = {camera: np.stack([image[camera] for image in images]) for camera in self.cameras}
+        return {"video": video, "state": states}
 
-    def _image(self, step: int) -> Image:
+    def _image(self, step: int) -> dict[str, Image]:
         earlier = [image for at, image in self._images if at <= step]
         return earlier[-1] if earlier else self._images[0][1]
 
@@ -133,4 +141,5 @@ class RecedingHorizon(gym.Wrapper[Any, Any, Any, Any]):
             if isinstance(box, spaces.Box)
         }
         video = spaces.Box(0, 255, (count, size, size, 3), np.uint8)
-        self.observation_space = spaces.Dict({"video": spaces.Dict({self.camera: video}), "state": spaces.Dict(states)})
+        shown = spaces.Dict(dict.fromkeys(self.cameras, video))
+        self.observation_space = spaces.Dict({"video": shown, "state": spaces.Dict(states)})

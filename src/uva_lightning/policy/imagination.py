@@ -113,7 +113,7 @@ class Simulator(Imagination):
         ]
         frames = np.stack([[pictures for pictures, _ in row] for row in found])
         rewards = np.stack([[rewards for _, rewards in row] for row in found])
-        return Futures({envs[0].camera: frames}, rewards)
+        return Futures({envs[0].cameras[0]: frames}, rewards)
 
 
 def repeated(observation: WindowObservation, times: int) -> WindowObservation:

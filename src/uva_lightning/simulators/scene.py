@@ -14,6 +14,8 @@ from .wire import Arrays, Refused
 
 Answer = tuple[dict[str, Any], Arrays]
 """What a verb gives: a head and arrays."""
+WIDTH, HALF = 10, 0.5
+"""Numbers of an action, and the least determinant of what counts as a rotation."""
 OPEN = -1.0
 """Command of the gripper."""
 
@@ -79,9 +81,9 @@ class Scene:
         return {"reward": 0.0}, self._numbers()
 
     def step(self, action: NDArray[np.float64]) -> Answer:
-        """Run a control step: position in m, axis-angle in rad, gripper from -1 (open) to 1, f64[7]."""
+        """Run a control step: position in m, rotation-6d (two rows of the matrix), gripper from -1 to 1, f64[10]."""
         self._ready()
-        self._seen, reward, _, _ = self.env.step(action)
+        self._seen, reward, _, _ = self.env.step(to_seven(action))
         self._gripper = float(action[-1])
         return {"reward": float(reward)}, self._numbers()
 
@@ -142,6 +144,20 @@ class Scene:
         found = {name: self._seen[f"robot0_{name}"] for name in ("eef_pos", "eef_quat", "gripper_qpos")}
         found["target"] = np.concatenate([place, turn[:2].ravel(), [self._gripper]])
         return {name: np.asarray(value, dtype=np.float32) for name, value in found.items()}
+
+
+def to_seven(action: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn position, rotation-6d and gripper f64[10] into position, axis-angle and gripper f64[7]."""
+    first = action[3:6] / (np.linalg.norm(action[3:6]) or 1)
+    second = action[6:9] - (first @ action[6:9]) * first
+    second /= np.linalg.norm(second) or 1
+    matrix = np.stack([first, second, np.cross(first, second)])
+    if action.shape != (WIDTH,) or not np.isfinite(matrix).all() or np.linalg.det(matrix) < HALF:
+        raise Refused(
+            f"The action {action.round(3).tolist()} has no rotation, expected {WIDTH} finite numbers: position, two "
+            "rows of a rotation matrix, gripper; look at the normaliser."
+        )
+    return np.concatenate([action[:3], axis_angle(matrix), action[9:]])
 
 
 def axis_angle(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

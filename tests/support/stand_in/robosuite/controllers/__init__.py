@@ -1,0 +1,2 @@
+def load_controller_config(default_controller):
+    return {"type": default_controller, "control_delta": True}
