@@ -39,6 +39,7 @@ def libero(assets: Path | None = None, dir: Path | None = None, python: str = ""
     def add(place: Installed) -> dict[str, Any]:
         packages = place.packages()
         install.write_config(place, packages)
+        install.write_tasks(place, packages)
         states = install.starts_of(packages, place.folder / STARTS)
         target = place.folder / ASSETS
         given = assets if assets is not None or target.exists() else _download(place, trouble)

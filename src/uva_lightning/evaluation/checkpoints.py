@@ -8,16 +8,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.rollout import find_checkpoint
 from uva_lightning.evaluation.contenders import Chunking, Contender, named
 from uva_lightning.evaluation.suite import Scenario
+from uva_lightning.model.checkpoint import load_module
 from uva_lightning.model.stored import weights_file
 from uva_lightning.module import UVAModule
 from uva_lightning.policy.acting import Acting
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.results import sha256
-from uva_lightning.rollouts import Actor, Enters, open_env
+from uva_lightning.rollouts import Actions, Actor, Enters, Observation, open_env
 from uva_lightning.types import DataSpec
 
 SUFFIXES = (".yaml", ".yml")
@@ -71,7 +75,9 @@ class Checkpoint(Contender):
         self.family, self.training = given.family, given.training
         find_checkpoint(given.path)
         self.place, self.seed = str(given.path.resolve()), seed
-        self.policy = WindowPolicy.from_checkpoint(given.path, device, seed, set)
+        module, data = load_module(given.path)
+        self.policy = WindowPolicy(module.to(device).eval(), seed, set=set)
+        self._text = data.chosen(self.policy.set).text
         self._sha256 = sha256(weights_file(given.path))
 
     def facts(self) -> dict[str, Any]:
@@ -86,7 +92,18 @@ class Checkpoint(Contender):
 
     def actor(self, scenario: Scenario) -> Actor:
         """See the base class."""
-        return self.policy
+        return self.policy if not self.policy.spec.text_dim else Told(self.policy, self._vector(scenario))
+
+    def _vector(self, scenario: Scenario) -> NDArray[np.float32]:
+        """Embed the instruction, as in training."""
+        if not scenario.instruction or self._text is None:
+            lacks = "no text encoder" if scenario.instruction else f"'{scenario.name}' has no instruction"
+            raise ValueError(
+                f"{self.name} was trained with instructions, and there is {lacks}, expected both; take a suite that "
+                "says what to do, such as libero_10, and a checkpoint whose data.text embeds it."
+            )
+        vector: NDArray[np.float32] = self._text.embed([scenario.instruction])[0].float().numpy()
+        return vector
 
     def chunking(self) -> Chunking:
         """See the base class."""
@@ -97,6 +114,28 @@ class Checkpoint(Contender):
                 "expected FlowMatching."
             )
         return self.policy
+
+
+class Told:
+    """A policy that hears the same instruction in all episodes.
+
+    Args:
+        policy: Decides.
+        vector: The instruction, f32[w].
+    """
+
+    def __init__(self, policy: WindowPolicy, vector: NDArray[np.float32]) -> None:
+        self.policy, self.vector = policy, vector
+
+    def reset(self, seed: int) -> None:
+        """Start anew."""
+        self.policy.reset(seed)
+
+    def act(self, observation: Observation) -> Actions:
+        """Decide."""
+        count = len(next(iter(observation["video"].values())))
+        text = {"instruction": np.tile(self.vector, (count, 1))}
+        return self.policy.act({**observation, "text": text})
 
 
 class OtherWay(Contender):

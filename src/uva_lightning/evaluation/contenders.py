@@ -108,6 +108,7 @@ class Remote(Contender):
 
     def actor(self, scenario: Scenario) -> Actor:
         """See the base class."""
+        self.remote.prompt = str(self._asked["prompt"] or scenario.instruction)
         return self.remote
 
     def close(self) -> None:

@@ -66,8 +66,26 @@ def content(
         "compared_with": first,
         "contenders": {one.name: {"place": one.place, "execute": one.execute, **one.facts()} for one in contenders},
         "scenarios": found,
+        "groups": groups(scenarios, outcome),
         "left_out": [dict(zip(("scenario", "contender", "why"), row, strict=True)) for row in outcome.left_out],
     }
+
+
+def groups(scenarios: Sequence[Scenario], outcome: Outcome) -> dict[str, dict[str, Any]]:
+    """Give the mean over the scenarios of each group, by contender; of those who have played all of them."""
+    found: dict[str, dict[str, Any]] = {}
+    for group in dict.fromkeys(scenario.group for scenario in scenarios if scenario.group):
+        members = [outcome.results.get(scenario.name, {}) for scenario in scenarios if scenario.group == group]
+        found[group] = {
+            name: {
+                "scenarios": len(members),
+                "score": sum(one[name].score for one in members) / len(members),
+                "score_interval": list(bootstrap_mean([e.score for one in members for e in one[name].episodes])),
+            }
+            for name in members[0]
+            if all(name in one for one in members)
+        }
+    return found
 
 
 def difference(result: RolloutResult, other: RolloutResult) -> dict[str, Any]:

@@ -38,6 +38,13 @@ def markdown(content: Mapping[str, Any]) -> str:
             "\n## Share of solved episodes\n",
             _table(scenarios, names, lambda row: _with(row["success"], row["success_interval"])),
         ]
+    for group, rows in content["groups"].items():
+        cells = [
+            [name, str(row["scenarios"]), _with(row["score"], row["score_interval"])] for name, row in rows.items()
+        ]
+        parts += (
+            [f"\n## {group}\n\nMean over its scenarios.\n", grid(["", "scenarios", "score"], cells)] if rows else []
+        )
     if any(row["jerk"] is not None for one in scenarios.values() for row in one["results"].values()):
         parts += ["\n## Jerk\n\nOf the positions that were run, in their unit per s³; an expert's is not known.\n"]
         parts += [_table(scenarios, names, _jerk)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from uva_lightning.envs.games import Start
+from uva_lightning.envs.games import Recipe, Start
 from uva_lightning.envs.vector import Workers
 from uva_lightning.evaluation.contenders import Contender, safe
 from uva_lightning.evaluation.journal import Journal, key_of
@@ -53,6 +53,7 @@ class Evaluation:
     def __init__(self, out: Path, workers: Workers, videos: int = 2, beside: int = WAVE) -> None:
         self.out, self.workers, self.videos, self.beside = out, workers, videos, beside
         self._versions = versions()
+        self._recipes: dict[tuple[str, str], Recipe] = {}
 
     def __call__(
         self,
@@ -76,7 +77,7 @@ class Evaluation:
         for contender in contenders:
             for scenario in scenarios:
                 try:
-                    recipe_for(scenario.env, contender.spec(scenario.env), contender.execute)
+                    self._recipe(scenario, contender)
                     actor_for(scenario, contender)
                 except (ValueError, ImportError) as error:
                     outcome.left_out.append((scenario.name, contender.name, str(error)))
@@ -85,6 +86,14 @@ class Evaluation:
                 result = self._one(scenario, contender, journal, outcome, on_episodes)
                 outcome.results.setdefault(scenario.name, {})[contender.name] = result
         return outcome
+
+    def _recipe(self, scenario: Scenario, contender: Contender) -> Recipe:
+        """Say how an environment is made; found out once, as some take long to open."""
+        key = scenario.env, contender.name
+        if key not in self._recipes:
+            spec = contender.spec(scenario.env)
+            self._recipes[key] = recipe_for(scenario.env, spec, contender.execute)
+        return self._recipes[key]
 
     def _one(
         self,
@@ -97,6 +106,7 @@ class Evaluation:
         first = scenario.starts[0].seed
         whole = {"env": scenario.env, "execute": contender.execute, "noise": first, "versions": self._versions}
         whole |= {"contender": contender.facts(), "latency": scenario.latency, "continued": scenario.continued}
+        whole |= {"instruction": scenario.instruction} if scenario.instruction else {}
         keys = {start.seed: key_of({**whole, "start": _plain(start)}) for start in scenario.starts}
         films = {
             start.seed: film(self.out, scenario, contender, start.seed) for start in scenario.starts[: self.videos]
@@ -109,7 +119,7 @@ class Evaluation:
         kept = len(scenario.starts) - len(todo)
         on_episodes(kept)
         spec = contender.spec(scenario.env)
-        recipe = recipe_for(scenario.env, spec, contender.execute)
+        recipe = self._recipe(scenario, contender)
         for games in waves(self.workers, actor_for(scenario, contender), recipe, todo, first, self.beside):
             for game in games:
                 if game.start.film:

@@ -30,6 +30,8 @@ class Scenario:
         protocol: How the official protocol differs from this one; empty where it does not.
         latency: Control steps that a decision takes, see ``evaluation.latency``.
         continued: With a latency, policies are told what the robot does meanwhile, and continue it.
+        instruction: What the robot is told, in the words that a policy was trained with.
+        group: Name of the benchmark whose score is the mean over several scenarios, such as its tasks.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Scenario:
     protocol: str = ""
     latency: int = 0
     continued: bool = False
+    instruction: str = ""
+    group: str = ""
 
     def __post_init__(self) -> None:
         seeds = [start.seed for start in self.starts]

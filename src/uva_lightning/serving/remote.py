@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,7 @@ class RemoteActor:
         return actions
 
 
+@cache
 def contract_with(env: str, execute: int, image_size: int = 96) -> DataSpec:
     """Give what a policy without a contract of its own must be able to do: what an environment shows and takes.
 

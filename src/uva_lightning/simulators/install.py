@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -18,7 +20,7 @@ from uva_lightning import __version__
 from uva_lightning.commands.errors import UserError
 from uva_lightning.results import write_json
 from uva_lightning.simulators.client import Client, SimulatorDied
-from uva_lightning.simulators.installed import FILLED, LOG, MARKER, Installed
+from uva_lightning.simulators.installed import FILLED, LOG, MARKER, TASKS, Installed
 from uva_lightning.simulators.scene import settle_settings
 from uva_lightning.whole_files import whole
 
@@ -198,6 +200,36 @@ def _states(file: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
     if states.ndim != 2 or not np.isfinite(states).all():
         raise UserError(f"{file} holds {list(states.shape)} numbers, expected finite states [n, d]; install it again.")
     return states
+
+
+def write_tasks(place: Installed, packages: Path) -> None:
+    """List LIBERO's tasks and their instructions in the benchmark's order; its files are read, not run.
+
+    Raises:
+        UserError: They are not as in hf-libero 0.1.
+    """
+    root = packages / "libero" / "libero"
+    try:
+        tree = ast.parse((root / "benchmark" / "libero_suite_task_map.py").read_text())
+        named: dict[str, list[str]] = ast.literal_eval(cast(ast.Assign, tree.body[0]).value)
+        found = {
+            suite: [[name, _told((root / "bddl_files" / suite / f"{name}.bddl").read_text())] for name in names]
+            for suite, names in named.items()
+            if (root / "bddl_files" / suite).is_dir()
+        }
+    except (OSError, SyntaxError, AttributeError, IndexError, ValueError) as error:
+        raise UserError(
+            f"The tasks of LIBERO in {root} cannot be listed ({error}), expected those of hf-libero 0.1; remove "
+            f"{place.folder} and install it again."
+        ) from error
+    write_json(place.folder / TASKS, found)
+
+
+def _told(bddl: str) -> str:
+    found = re.search(r"\(:language ([^)]*)\)", bddl)
+    if found is None:
+        raise ValueError("a task has no (:language ...)")
+    return " ".join(found[1].split())
 
 
 def write_config(place: Installed, packages: Path) -> None:

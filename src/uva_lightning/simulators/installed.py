@@ -13,6 +13,8 @@ from typing import Any
 PLACE = "UVA_ENVS"
 """Variable that names the folder of all environments."""
 MARKER, ASSETS, CONFIG, STARTS, LOG = "installed.json", "assets", "config", "init_states", "install.log"
+TASKS = "tasks.json"
+"""File in LIBERO's folder: by suite the name of each task and its instruction."""
 FILLED = "filled"
 """File in a virtual environment with the hash of the pins that were installed."""
 PINS = {"libero": "libero.txt", "toolhang": "toolhang.txt"}

@@ -20,8 +20,10 @@ class PaperSuite(Suite):
     def missing(self) -> Mapping[str, str]:
         """See the base class."""
         return {
-            "LIBERO-10 (4.1)": "it needs LIBERO's simulator, which has no environment here yet.",
-            "Tool Hang (4.1)": "it needs robosuite's Tool Hang, which has no environment here yet.",
+            "LIBERO-10 (4.1)": "it needs a checkpoint of LIBERO-10: uva env install libero, then uva eval --suite "
+            "libero_10.",
+            "Tool Hang (4.1)": "it needs a checkpoint of Tool Hang: uva env install toolhang, then uva eval --suite "
+            "toolhang.",
             "UMI on the robot (4.2)": "it needs an ARX X5 and a person who judges: see docs/hardware.md.",
             "Video quality, FVD (4.4)": "it needs held-out videos, not rollouts: uva functions measures the video "
             "model on them, and the published numbers need I3D's weights.",
