@@ -103,6 +103,14 @@ def test_held_out_windows_split_past_and_future(tiny_data, held_out):
     assert (held_out.action[0] == first.action[0].numpy()).all()
 
 
+def test_windows_of_a_data_set_are_those_of_its_batches(tiny_data, held_out):
+    read = HeldOut.from_data(tiny_data(window=Window(2)), 12)
+    assert (read.future["top"] == held_out.future["top"]).all()
+    assert (read.observation["video"]["top"] == held_out.observation["video"]["top"]).all()
+    assert (read.observation["state"]["agent"] == held_out.observation["state"]["agent"]).all()
+    assert (read.action == held_out.action).all()
+
+
 def test_no_held_out_windows_is_an_error():
     with pytest.raises(ValueError, match="no held-out windows"):
         HeldOut.of(iter(()), 4)

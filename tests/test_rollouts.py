@@ -132,6 +132,7 @@ def test_measures_and_their_intervals():
     assert (result.success, result.success_interval) == (0.5, wilson(2, 4))
     record = result.record()
     assert record["seeds"] == [0, 1, 2, 3]
+    assert (record["jerk"], record["jerk_interval"]) == (None, None)
     assert record["episodes"][0] == {"seed": 0, "score": 0.2, "success": False, "steps": 10, "jerk": None}
     assert {"uva_lightning", "torch", "python", "gymnasium", "pymunk"} <= set(record["versions"])
     assert json.loads(json.dumps(record)) == record

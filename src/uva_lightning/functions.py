@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +67,9 @@ def functions(
     source = every.chosen(set)
     if data is not None:
         source.path = data
-    source.window = replace(source.window, pad=(0, 0))  # every frame of a window is a real one
-    source.generate = None  # nothing is made up
-    source.setup("validate")
-    recorded = source.store.action
+    held_out, recorded = HeldOut.from_data(source, windows), source.store.action
     if recorded is None:
         raise ValueError(f"{source.path} has no actions, expected recordings of a robot; set --data to such.")
-    held_out = HeldOut.of(iter(source.val_dataloader()), windows)
     policy = _policy(module, where, set)
     seeds = range(seed, seed + episodes)
     rows, single = _acting(ckpt, policy, recorded, env, seeds, proposals)

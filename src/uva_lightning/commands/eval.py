@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from uva_lightning.envs.vector import Workers
 from uva_lightning.evaluation.checkpoints import Checkpoint, Given, OtherWay, Way, checkpoints, ways
 from uva_lightning.evaluation.contenders import Contender, Remote, Replayer, baseline, named, safe
 from uva_lightning.evaluation.content import FORMAT, content
+from uva_lightning.evaluation.held_out import Measuring, held_out
 from uva_lightning.evaluation.journal import Journal
 from uva_lightning.evaluation.page import markdown
 from uva_lightning.evaluation.play import WAVE
@@ -52,6 +53,7 @@ class Playing:
         set: Data set of a mixture that is like the environment; the only one with actions where left out.
         keys: For a server that is not ours, our names of pictures and states by its names, as JSON.
         prompt: Instruction for a policy server.
+        held: What suites measure on held-out windows.
     """
 
     execute: int = 8
@@ -60,6 +62,7 @@ class Playing:
     set: str | None = None
     keys: dict[str, str | list[str]] | None = None
     prompt: str = ""
+    held: Measuring = field(default_factory=Measuring)
 
     def __post_init__(self) -> None:
         for name, least in (("execute", 1), ("beside", 1), ("videos", 0)):
@@ -88,8 +91,8 @@ def evaluate(
     command goes on where it was killed, and plays only what is new when there are more episodes or contenders.
 
     Args:
-        suite: pusht, pusht_official, block_push, latency or paper; or a YAML file with class_path and init_args of
-            your own.
+        suite: pusht, pusht_official, block_push, latency, offline or paper; or a YAML file with class_path and
+            init_args of your own.
         ckpt: Checkpoint of a training run, or folder of uva import-checkpoint; several with commas between, and with
             names, UVA=a.ckpt,UVA-action=b.ckpt. A pattern, UVA=runs/seed-*/checkpoints/last.ckpt, names trainings that
             are also counted together.
@@ -97,7 +100,8 @@ def evaluate(
             with class_path and init_args by name.
         policy: Address of a policy server, ws://HOST:PORT, ours or one of openpi's protocol; several likewise.
         baselines: hold, expert, replay; several with commas between; nothing for none.
-        data: Demonstrations to replay first; those of the first checkpoint's training where left out.
+        data: Demonstrations to replay first, and to take held-out windows from; those of the first checkpoint's
+            training, and of each one's, where left out.
         episodes: Episodes of each scenario; the suite's own number, 50, where left out.
         seed: Seed of the first one, 100000 where left out.
         out: Folder; evaluations/SUITE in the run's folder where left out.
@@ -110,7 +114,12 @@ def evaluate(
     chosen = suite_of(suite, episodes, seed)
     scenarios, names = list(chosen.scenarios()), [name.strip() for name in baselines.split(",") if name.strip()]
     given, others = checkpoints(ckpt), ways(actors) if actors else []
-    contenders = _contenders(given, others, policy, names, device, play, scenarios[0].starts[0].seed)
+    if not scenarios:
+        others, names = [], []  # they only play
+        if not given:
+            raise UserError(f"The suite '{suite}' plays nothing and measures checkpoints, expected some; set --ckpt.")
+    noise = scenarios[0].starts[0].seed if scenarios else 0
+    contenders = _contenders(given, others, policy, names, device, play, noise)
     first = given[0].path if given else None
     shown = _demonstrations(scenarios, first, data, play.set)
     if REPLAY in names:
@@ -120,20 +129,20 @@ def evaluate(
     folder = out or (run_folder(first) if first else Path()) / "evaluations" / safe(Path(suite).stem)
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    with (
-        alone(folder / LOCK, "uva eval"),
-        stopping_on_sigterm(),
-        Journal(folder / JOURNAL) as journal,
-        Workers(workers or os.cpu_count() or 1) as pool,
-    ):
-        replayed = _replay(pool, shown, replays, play.execute)
-        evaluation = Evaluation(folder, pool, play.videos, play.beside)
-        outcome = _play(evaluation, scenarios, contenders, journal, suite)
-        crashes = pool.crashes
-    called = {"suite": suite, "command": shlex.join(["uva", *sys.argv[1:]]), "missing": dict(chosen.missing())}
-    spent = {"seconds": round(time.monotonic() - began, 1), "crashes": crashes, "replay": replayed}
+    with alone(folder / LOCK, "uva eval"), stopping_on_sigterm(), Journal(folder / JOURNAL) as journal:
+        outcome, spent = Outcome(), dict[str, Any](crashes=0, replay={"skipped": "nothing is played."})
+        if scenarios:
+            with Workers(workers or os.cpu_count() or 1) as pool:
+                spent["replay"] = _replay(pool, shown, replays, play.execute)
+                evaluation = Evaluation(folder, pool, play.videos, play.beside)
+                outcome = _play(evaluation, scenarios, contenders, journal, suite)
+                spent["crashes"] = pool.crashes
+        measured = held_out(contenders, data, play.set, play.held, journal) if chosen.held_out else {}
+    called: dict[str, Any] = {"suite": suite, "command": shlex.join(["uva", *sys.argv[1:]])}
+    called |= {"missing": dict(chosen.missing()), "held_out": measured, **spent}
+    called["seconds"] = round(time.monotonic() - began, 1)
     films = _films(folder, play.videos, scenarios, contenders, outcome)
-    _write(folder, {"format": FORMAT, **called, **spent, **content(scenarios, contenders, outcome, films)})
+    _write(folder, {"format": FORMAT, **called, **content(scenarios, contenders, outcome, films)})
 
 
 def _refuse(replays: int, workers: int, given: str) -> None:
@@ -269,8 +278,9 @@ def _write(folder: Path, found: dict[str, Any]) -> None:
         part.write_text(page)
     sys.stdout.write(f"\n{page}\n")
     try:
-        with whole(folder / PLOT) as part:
-            draw(found, part)
+        if found["scenarios"]:
+            with whole(folder / PLOT) as part:
+                draw(found, part)
     except ImportError as error:
         sys.stdout.write(f"No plot: {error}; install it with {install_command('matplotlib')}\n")
     sys.stdout.write(f"{RESULTS}, {REPORT}, {PLOT} and films are in {folder}\n")

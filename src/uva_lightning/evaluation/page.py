@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from uva_lightning.ablation.page import grid
+from uva_lightning.evaluation.held_out import section
 
 NOTHING = "–"
 
@@ -56,6 +57,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         parts += [f"\n## Difference to {content['compared_with']}\n\nFrom the same starts, seed by seed.\n"]
         parts += [_table(scenarios, names[1:], lambda row: _change(row.get("difference")))]
     parts += _families(scenarios)
+    parts += [section(content["held_out"])]
     parts += [_published(scenarios), _protocols(scenarios), _who(content["contenders"]), _films(scenarios)]
     parts += [_list("Left out", [f"{x['scenario']}, {x['contender']}: {x['why']}" for x in content["left_out"]])]
     parts += [_list("Missing", [f"{name}: {why}" for name, why in content["missing"].items()])]

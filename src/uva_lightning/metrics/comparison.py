@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.metrics.intervals import bootstrap_mean
 from uva_lightning.metrics.per_step import ActionError, PerStep
 from uva_lightning.metrics.video_quality import PSNR
@@ -120,6 +121,24 @@ class HeldOut:
         future = {camera: values[:, frames:] for camera, values in video.items()}
         return cls(observation, future, gather(lambda b: b.action))  # type: ignore[arg-type, return-value]
 
+    @classmethod
+    def from_data(cls, source: RobotDataModule, samples: int) -> HeldOut:
+        """Take ``samples`` windows, evenly spaced over the held-out episodes; every frame in them is a real one.
+
+        Raises:
+            ValueError: There are none, or they have no pictures or no actions.
+        """
+        source.window, source.generate = replace(source.window, pad=(0, 0)), None  # nothing is made up
+        source.setup("validate")
+        if source.store.action is None or not source.has_pictures:
+            lack = "actions" if source.store.action is None else "pictures"
+            raise ValueError(f"{source.path} has no {lack}, expected recordings of a robot; set --data to such.")
+        windows = source.held_out().with_frames()
+        if not len(windows):
+            raise ValueError("There are no held-out windows; raise data.val_ratio.")
+        rows = torch.linspace(0, len(windows) - 1, min(samples, len(windows))).long()
+        return cls.of(iter([windows[rows]]), samples)  # only their pictures are read
+
 
 def video_functions(policy: WindowPolicy, held_out: HeldOut, seed: int = 0) -> dict[str, Comparison]:
     """Compare video model, forward and inverse dynamics with their baselines.
@@ -132,11 +151,11 @@ def video_functions(policy: WindowPolicy, held_out: HeldOut, seed: int = 0) -> d
     seen, future, action = held_out.observation, held_out.future, held_out.action
     real = future[camera]
     copied = np.repeat(seen["video"][camera][:, -1:], policy.spec.frames, axis=1)
-    video = psnr(_in_blocks(lambda o: policy.imagine(o, 0.0)[camera], seen), real)
-    forward = psnr(_in_blocks(lambda o, a: policy.predict_next(o, a, 0.0)[camera], seen, action), real)
-    misled = psnr(_in_blocks(lambda o, a: policy.predict_next(o, a, 0.0)[camera], seen, shuffled), real)
-    explained = action_error(_in_blocks(policy.explain, seen, future), action)
-    guessed = action_error(_in_blocks(policy.act, seen), action)
+    video = psnr(in_blocks(lambda o: policy.imagine(o, 0.0)[camera], seen), real)
+    forward = psnr(in_blocks(lambda o, a: policy.predict_next(o, a, 0.0)[camera], seen, action), real)
+    misled = psnr(in_blocks(lambda o, a: policy.predict_next(o, a, 0.0)[camera], seen, shuffled), real)
+    explained = action_error(in_blocks(policy.explain, seen, future), action)
+    guessed = action_error(in_blocks(policy.act, seen), action)
     measure = f"PSNR of the frame {policy.spec.horizon} steps ahead, dB"
     error = f"mean action error over {policy.spec.horizon} steps, {policy.spec.action_meaning or 'own units'}"
     return {
@@ -146,7 +165,7 @@ def video_functions(policy: WindowPolicy, held_out: HeldOut, seed: int = 0) -> d
     }
 
 
-def _in_blocks(call: Callable[..., NDArray[Any]], *trees: Any) -> NDArray[Any]:
+def in_blocks(call: Callable[..., NDArray[Any]], *trees: Any) -> NDArray[Any]:
     """Call with ``BLOCK`` samples at a time and join the results; trees are arrays or dicts of trees."""
 
     def part(tree: Any, rows: slice) -> Any:

@@ -156,7 +156,8 @@ class FrechetVideoDistance(Metric):
     def update(self, generated: Tensor, real: Tensor) -> None:
         """Take clips u8[n, t, H, W, 3]; frames are repeated until there are 16."""
         for name, frames in (("generated", generated), ("real", real)):
-            features = self.features(clips(lengthened(frames))).double()
+            resized = lengthened(clips(frames).transpose(1, 2)).transpose(1, 2)  # each frame once, then repeated
+            features = self.features(resized.contiguous()).double()
             values = {"count": float(len(features)), "sum": features.sum(dim=0), "outer": features.T @ features}
             for what, value in values.items():
                 setattr(self, f"{name}_{what}", getattr(self, f"{name}_{what}") + value)
