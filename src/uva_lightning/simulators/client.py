@@ -58,7 +58,13 @@ class Client:
             SimulatorDied: Its process is gone, or did not answer in time.
             RuntimeError: It failed, with its traceback.
         """
-        late = threading.Timer(self.patience_s, self.process.kill)
+        over = threading.Event()
+
+        def give_up() -> None:
+            over.set()
+            self.process.kill()
+
+        late = threading.Timer(self.patience_s, give_up)
         late.daemon = True
         late.start()
         try:
@@ -66,7 +72,7 @@ class Client:
             head, found = receive(cast(BinaryIO, self.process.stdout))
         except (EOFError, OSError) as error:
             status = self.process.wait()
-            why = f"ended with status {status}" if late.is_alive() else f"did not answer for {self.patience_s:.0f} s"
+            why = f"did not answer for {self.patience_s:.0f} s" if over.is_set() else f"ended with status {status}"
             raise SimulatorDied(
                 f"The simulator {self.kind} {why} at '{verb}', expected an answer; what it wrote stands above, and "
                 "memory may be short: try fewer workers."
