@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
@@ -87,7 +88,8 @@ class Client:
         """End the process."""
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
-                stream.close()  # the worker ends when its pipe does
+                with contextlib.suppress(OSError):  # what a dead worker did not read is lost with it
+                    stream.close()  # the worker ends when its pipe does
         try:
             self.process.wait(_FAREWELL_S)
         except subprocess.TimeoutExpired:
