@@ -10,6 +10,8 @@ import torch
 from fitted_models import fitted
 from observed import STEPS, episode, numbered, together, window
 
+from uva_lightning.action_space import ActionSpace
+from uva_lightning.normalize import Limits, Standard
 from uva_lightning.policy.committed import Rest
 from uva_lightning.policy.contract import ContractError
 from uva_lightning.policy.planner import Planner
@@ -275,6 +277,19 @@ def test_a_chunk_continues_what_is_committed(policy):
     assert np.abs(made[0, 3:8] - rest[3:]).mean() < np.abs(free[0, 3:8] - rest[3:]).mean()
     with pytest.raises(ValueError, match="17 actions are committed"):
         policy.act(first[1], committed=[Rest(np.zeros((17, 2), np.float32), 1)])
+
+
+def test_a_chunk_continues_where_actions_are_shown_as_motions_and_places(tiny_data, tiny_module):
+    def make(spec):
+        return tiny_module(spec, actions=ActionSpace(Standard(), relative_to="agent", place=Limits()))
+
+    policy = UVAPolicy(fitted(tiny_data(), make), torch.float32)
+    policy.observe(episode()[0])
+    rest = policy.act().actions[8:] + 3
+    policy.reset(seed=1)
+    policy.observe(episode()[0])
+    made = policy.act(committed=[Rest(rest, 3)]).actions
+    np.testing.assert_allclose(made[:3], rest[:3], atol=1e-2)
 
 
 def test_what_is_missing_is_told_before_a_decision(policy):

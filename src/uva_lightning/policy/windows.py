@@ -177,7 +177,8 @@ class WindowPolicy:
 
     def _held(self, committed: Committed, state: Mapping[str, Tensor]) -> Held:
         actions, weight = (torch.as_tensor(x).to(self.module.device) for x in (committed.actions, committed.weight))
-        return Held(self._encoded(actions, state), weight)
+        denoised = self._encoded(actions, state)[..., : self.module.head("action").channels]
+        return Held(denoised, weight)
 
     def _decoded(self, actions: Tensor, state: Mapping[str, Tensor]) -> Tensor:
         """Turn what the head gives into f32[b, h, a] in physical units."""
