@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -36,9 +37,20 @@ def policy(tiny_data, tiny_module):
     return WindowPolicy(fitted(tiny_data(), tiny_module).eval())
 
 
+class Difference(torch.nn.Module):
+    """Stands in the place of LPIPS."""
+
+    def forward(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return (one - other).abs().mean(dim=(1, 2, 3))
+
+
 @pytest.fixture(scope="module")
-def measured(policy, windows):
-    return measure(policy, windows, [RandomVideoFeatures(8)])
+def measured(policy, windows, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "lpips.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(Difference()).save(path)
+        return measure(policy, windows, [RandomVideoFeatures(8)], path)
 
 
 def test_every_function_is_measured_step_by_step(measured, policy, windows):
@@ -48,6 +60,8 @@ def test_every_function_is_measured_step_by_step(measured, policy, windows):
     copied = np.repeat(windows.observation["video"]["top"][:, -1:], 2, axis=1)
     found = measured["video"][COPY]["psnr"]
     assert found["per_step"][-1] == pytest.approx(psnr(copied, windows.future["top"]).mean())
+    off = np.abs(copied.astype(float) - windows.future["top"]).mean(axis=(0, 2, 3, 4)) / 127.5
+    assert measured["video"][COPY]["lpips"]["per_step"] == pytest.approx(off, rel=1e-4)
     guessed = psnr(policy.imagine(windows.observation, 0.0)["top"], windows.future["top"])
     assert measured["video"]["video model"]["psnr"]["per_step"][-1] == pytest.approx(guessed.mean())
     for row in [row for part in ("video", "actions") for one in measured[part].values() for row in one.values()]:

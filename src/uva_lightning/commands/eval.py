@@ -283,4 +283,5 @@ def _write(folder: Path, found: dict[str, Any]) -> None:
                 draw(found, part)
     except ImportError as error:
         sys.stdout.write(f"No plot: {error}; install it with {install_command('matplotlib')}\n")
-    sys.stdout.write(f"{RESULTS}, {REPORT}, {PLOT} and films are in {folder}\n")
+    more = f", {PLOT} and films" if found["scenarios"] else ""
+    sys.stdout.write(f"{RESULTS}, {REPORT}{more} are in {folder}\n")
