@@ -17,7 +17,7 @@ PIP_ARGS ?=
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint format test test-slow test-slurm test-text test-openpi test-arx test-lerobot fuzz quickstart quickstart-short showcase bench clean
+.PHONY: help install lint format test test-slow test-slurm test-text test-openpi test-arx test-lerobot test-libero fuzz quickstart quickstart-short showcase bench clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,7 +55,7 @@ format: install ## Mend style and format
 	$(BIN)/ruff format .
 
 test: install ## Run the fast tests (under 10 minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q $(PARALLEL) -m "not slow and not arx"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q $(PARALLEL) -m "not slow and not arx and not libero"
 
 test-slow: install ## Run the slow tests: packaging, real training, two processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q $(PARALLEL) -m "slow and not slurm"
@@ -79,6 +79,9 @@ test-lerobot: ## Drive arms by LeRobot's own package, in an environment of its o
 		PYTHONPATH=tests/support/without_torch $(VENV_LEROBOT)/bin/python -m pytest -q tests/test_lerobot_bridge.py; \
 		else echo "skipped: $(PYTHON312) does not run; name a Python 3.12 or newer: make test-lerobot PYTHON312=..."; fi
 
+test-libero: install ## Install LIBERO in an environment of its own and step it (1.4 GB, minutes; not in CI)
+	LIBERO_TEST_ENVS=$(CURDIR)/.envs PIP_ARGS='$(PIP_ARGS)' $(BIN)/pytest -q -m libero tests/libero
+
 fuzz: install ## Feed the decoder of the policy server with broken messages for 10 minutes
 	end=$$(($$(date +%s) + 600)); while [ $$(date +%s) -lt $$end ]; do \
 		UVA_FUZZ_EXAMPLES=5000 $(BIN)/pytest -q -k fuzz tests/test_serving_wire.py tests/test_serving_policy.py || exit 1; done
@@ -96,5 +99,5 @@ bench: install ## Measure the training speed and where the time goes
 	$(BIN)/uva fit --config configs/quickstart.yaml --trainer.max_steps 200 --trainer.limit_val_batches 0 --trainer.profiler simple --trainer.logger.name bench
 
 clean: ## Remove the environments, builds and caches; leaves runs/ and demos/
-	rm -rf $(VENV) $(VENV_TEXT) $(VENV_OPENPI) $(VENV_LEROBOT) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_TEXT) $(VENV_OPENPI) $(VENV_LEROBOT) .envs build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -54,9 +54,9 @@ def install(
         with log.open("w") as written:
             _make_venv(place, python, written)
             _pip(place, pip_args, written, log)
-        settle_settings(place.packages())
         with whole(place.venv / FILLED) as part:
             part.write_text(place.pinned)
+    settle_settings(place.packages())
     found = {"format": "uva_lightning environment 1", "pins": place.pinned, "python": version, **add(place)}
     found["checked"] = check(place)
     write_json(place.folder / MARKER, {**found, "uva_lightning": __version__})

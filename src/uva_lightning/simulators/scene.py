@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,12 @@ OPEN = -1.0
 
 LOCAL = "macros_private.py"
 """File in robosuite's folder with its settings on this machine."""
-SETTINGS = """# Written by uva env install.
-FILE_LOGGING_LEVEL = None  # /tmp/robosuite.log belongs to whoever came first
-CONSOLE_LOGGING_LEVEL = "ERROR"
+SETTINGS = """# Written by uva env install. robosuite 1.4 imports this file but takes nothing from it, hence by hand.
+import robosuite.macros as macros
+
+macros.FILE_LOGGING_LEVEL = None  # /tmp/robosuite.log belongs to whoever came first
+macros.CONSOLE_LOGGING_LEVEL = "ERROR"
+macros.MUJOCO_GPU_RENDERING = False  # MUJOCO_GL alone says how pictures are drawn, and whether
 """
 
 
@@ -62,19 +66,27 @@ class Scene:
         env.close()
         return {"versions": {name: version(name) for name in self.packages}, "no_pictures": self._no_pictures}, {}
 
-    def reset(self, seed: int, settle: int = 0, state: NDArray[np.float64] | None = None) -> Answer:
+    def reset(
+        self,
+        seed: int,
+        settle: int = 0,
+        state: NDArray[np.float64] | None = None,
+        bodies: Mapping[str, Sequence[float]] | None = None,
+    ) -> Answer:
         """Begin an episode.
 
         Args:
             seed: Of all that is random.
             settle: Steps in which the hand stays where it is, so that things come to rest.
             state: f64[n] of the simulation, time first, in the place of a random start.
+            bodies: With a state, where bodies without joints stand: position, quaternion.
         """
         self._ready()
         np.random.seed(seed)
         self.env.rng = np.random.default_rng(seed)  # robosuite 1.5 draws from it, 1.4 from numpy's global state
         self._seen, self._gripper = self.env.reset(), OPEN
         if state is not None:
+            self._stand(bodies or {})
             self._set(state)
         for _ in range(settle):
             self._seen, *_ = self.env.step(self._staying())
@@ -122,6 +134,17 @@ class Scene:
         self.env.sim.forward()
         self._after_set()
         self._seen = self.env._get_observations(force_update=True)
+
+    def _stand(self, bodies: Mapping[str, Sequence[float]]) -> None:
+        model = self.env.sim.model
+        if unknown := [name for name in bodies if name not in model.body_names]:
+            raise Refused(
+                f"The recorded scene has the bodies {', '.join(unknown)}, expected those of this task; take recordings "
+                "of the same task and the same simulator."
+            )
+        for name, pose in bodies.items():
+            body = model.body_name2id(name)
+            model.body_pos[body], model.body_quat[body] = pose[:3], pose[3:]
 
     def _after_set(self) -> None:
         """Update what depends on the state."""
