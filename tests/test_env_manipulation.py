@@ -1,16 +1,22 @@
 """LIBERO's environment around a stand-in for LIBERO itself, in the real processes and messages."""
 
+import json
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from uva_lightning import envs
+from uva_lightning.cli import main
+from uva_lightning.commands.errors import UserError
 from uva_lightning.envs.games import Recipe, Start
 from uva_lightning.envs.manipulation import Manipulation
 from uva_lightning.envs.receding_horizon import RecedingHorizon
 from uva_lightning.envs.vector import Workers
+from uva_lightning.evaluation.recordings import recordings_of
+from uva_lightning.evaluation.robosuite_recordings import standing
 from uva_lightning.rollouts import open_env
 from uva_lightning.simulators.client import SimulatorDied
 from uva_lightning.simulators.installed import MARKER, place_of
@@ -18,6 +24,8 @@ from uva_lightning.types import DataSpec
 
 STAND_IN = Path(__file__).parent / "support" / "stand_in"
 GOAL = np.array([0.2, 0, 0.3, 1, 0, 0, 0, 1, 0, 1], dtype=np.float32)
+SCENE = """<mujoco><worldbody><body name="shelf" pos="1 2 3"/><body name="soup"><joint type="free"/></body></worldbody>
+</mujoco>"""
 SPEC = DataSpec(("agentview",), 16, 10, {"eef_pos": 3, "target": 10}, 20, horizon=16, frames=2)
 RECIPE = Recipe("libero_object/0", 16, 8, (-8, 0), 16)
 
@@ -150,3 +158,56 @@ def test_a_dead_simulator_loses_no_episode_and_is_counted(libero, tmp_path, monk
     seen, crashes = play()
     assert crashes == 1
     np.testing.assert_array_equal(seen.observation["state"]["eef_pos"], undisturbed.observation["state"]["eef_pos"])
+
+
+def record(file: Path, upside_down: bool = True) -> None:
+    """Record one demonstration of the stand-in as LIBERO's files hold it."""
+    env = envs.make("libero_object/0", 128)
+    seen, _ = env.reset(seed=5)
+    states, pictures, places = [], [], []
+    for _ in range(8):
+        states.append([0.0, *env.unwrapped._ask("state")[1]["state"][1:]])
+        seen, *_ = env.step(GOAL)
+        pictures.append(env.render()[:: -1 if upside_down else 1])
+        places.append(seen["eef_pos"])
+    env.close()
+    file.parent.mkdir()
+    with h5py.File(file, "w") as content:
+        demo = content.create_group("data/demo_0")
+        demo["actions"] = np.tile([0.2, 0, 0.3, 0, 0, 0, 1], (8, 1))
+        demo["states"], demo["obs/agentview_rgb"], demo["obs/ee_pos"] = states, np.stack(pictures), places
+        demo["rewards"] = np.uint8([0] * 7 + [1])
+        demo.attrs["model_file"] = SCENE
+        content["data"].attrs["actions_are"] = "absolute"
+
+
+@pytest.mark.slow
+def test_demonstrations_are_replayed_from_their_states(libero, tmp_path, capsys):
+    (libero.folder / "tasks.json").write_text(json.dumps({"libero_object": [["pick_up_the_soup", "pick up"]]}))
+    options = ["replay", "--env", "libero_object/0", "--workers", "1", "--data"]
+    record(tmp_path / "as_stored" / "pick_up_the_soup_demo.hdf5")
+    assert main([*options, str(tmp_path / "as_stored")]) == 0
+    assert "1 demonstrations replayed, score 1.000" in capsys.readouterr().out
+    record(tmp_path / "flipped" / "pick_up_the_soup_demo.hdf5", upside_down=False)
+    assert main([*options, str(tmp_path / "flipped")]) == 1
+    assert "upside down" in capsys.readouterr().out
+
+
+def test_a_recorded_scene_tells_where_things_stand_and_the_task(libero, tmp_path):
+    assert standing(SCENE) == {"shelf": (1.0, 2.0, 3.0, 1.0, 0.0, 0.0, 0.0)}
+    (libero.folder / "tasks.json").write_text(json.dumps({"libero_object": [["a", ""], ["pick_up_the_soup", ""]]}))
+    (tmp_path / "pick_up_the_soup_demo.hdf5").touch()
+    with pytest.raises(UserError, match=r"no a_demo.hdf5.* it has libero_object/1: set --env"):
+        recordings_of("libero_object/0", tmp_path)
+    with pytest.raises(UserError, match="names no task, expected libero_object/0 to libero_object/1"):
+        recordings_of("libero_object", tmp_path)
+    assert recordings_of("libero_object/1", tmp_path).path.name == "pick_up_the_soup_demo.hdf5"
+    with pytest.raises(UserError, match="does not tell how its demonstrations began"):
+        recordings_of("libero_object/1", tmp_path).episodes()
+
+
+def test_bodies_that_do_not_move_are_put_where_they_stood(env):
+    pose = (1, 2, 3, 1, 0, 0, 0)
+    env.reset(seed=0, options={"state": (0, 1, 2, 3), "bodies": {"shelf": pose}})
+    with pytest.raises(ValueError, match="has the bodies stove, expected those of this task"):
+        env.reset(seed=0, options={"state": (0, 1, 2, 3), "bodies": {"stove": pose}})

@@ -41,7 +41,7 @@ class Manipulation(gym.Env[Any, Any]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}
-    known: ClassVar[tuple[str, ...]] = ("state", "settle")
+    known: ClassVar[tuple[str, ...]] = ("state", "bodies", "settle")
     """Options of ``reset``."""
 
     def __init__(
@@ -68,7 +68,8 @@ class Manipulation(gym.Env[Any, Any]):
 
         Args:
             seed: Seed of the scene's random start. Without one it is drawn.
-            options: ``state``, the numbers of a recorded state, time first, in its place; ``settle``, steps in which
+            options: ``state``, the numbers of a recorded state, time first, in its place; ``bodies``, then also where
+                things stand that do not move, by name: position in m, quaternion w, x, y, z; ``settle``, steps in which
                 the hand stays and things come to rest; further ones are those of the kind of environment.
 
         Raises:
@@ -100,7 +101,8 @@ class Manipulation(gym.Env[Any, Any]):
 
     def _begin(self, seed: int, given: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
         state = {"state": np.asarray(given["state"], dtype=np.float64)} if "state" in given else None
-        return self._ask("reset", state, seed=seed, settle=int(given.get("settle", 0)))
+        bodies = {name: list(map(float, pose)) for name, pose in given.get("bodies", {}).items()}
+        return self._ask("reset", state, seed=seed, settle=int(given.get("settle", 0)), bodies=bodies)
 
     def _ask(
         self, verb: str, arrays: Mapping[str, NDArray[Any]] | None = None, **given: Any

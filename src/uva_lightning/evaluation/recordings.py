@@ -76,7 +76,7 @@ def recordings_of(env: str, path: Path) -> Recordings:
     Raises:
         UserError: It is not known how to begin an episode of this environment as it was recorded.
     """
-    name = env.partition(":")[0]
+    name = env.partition(":")[0].partition("/")[0]
     if name not in _REGISTRY:
         raise UserError(
             f"There is no way to begin '{name}' as a demonstration did, only {', '.join(sorted(_REGISTRY))}; write a "

@@ -11,6 +11,7 @@ class Point:
         assert controller_configs["control_delta"] is False
         assert options["has_offscreen_renderer"] is False
         self.sim = self
+        self.body_pos, self.body_quat = np.zeros((2, 3)), np.zeros((2, 4))
         self.data = self
         self._render_context_offscreen = self
         controller = types.SimpleNamespace(update=lambda force: None, reset_goal=lambda: None)
@@ -46,6 +47,15 @@ class Point:
 
     def set_state_from_flattened(self, state):
         self.place = state[1:].copy()
+
+    @property
+    def model(self):
+        return self
+
+    body_names = ("world", "shelf")
+
+    def body_name2id(self, name):
+        return self.body_names.index(name)
 
     def forward(self):
         pass
