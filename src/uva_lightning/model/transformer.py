@@ -38,14 +38,23 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [b, n, d] to [b, n, d]."""
-        q, k, v = rearrange(self.qkv(x), "b n (three h e) -> three b h n e", three=3, h=self.heads)
+        q, k, v = self.split(x)
         drop = self.dropout if self.training else 0.0
         if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
-            scores = (q @ k.transpose(-2, -1)) / math.sqrt(q.shape[-1])
-            out = F.dropout(scores.softmax(dim=-1), drop) @ v
+            out = F.dropout(self.weights(q, k), drop) @ v
         else:
             out = F.scaled_dot_product_attention(q, k, v, dropout_p=drop)
         return self.proj_drop(self.proj(rearrange(out, "b h n e -> b n (h e)")))
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give queries, keys and values of [b, n, d], each [b, h, n, e]."""
+        q, k, v = rearrange(self.qkv(x), "b n (three h e) -> three b h n e", three=3, h=self.heads)
+        return q, k, v
+
+    @staticmethod
+    def weights(q: Tensor, k: Tensor) -> Tensor:
+        """Give what each query takes of each token, [b, h, n, n], 1 in sum; the fused kernel never has it in memory."""
+        return ((q @ k.transpose(-2, -1)) / math.sqrt(q.shape[-1])).softmax(dim=-1)
 
 
 class Block(nn.Module):
