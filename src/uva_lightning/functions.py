@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from uva_lightning.commands.checks import chosen_device
 from uva_lightning.commands.rollout import run_folder
 from uva_lightning.metrics.comparison import Comparison, HeldOut, video_functions
-from uva_lightning.model.checkpoint import build, load_module, read
+from uva_lightning.model.checkpoint import before_training, load_module
 from uva_lightning.module import UVAModule
 from uva_lightning.policy.planner import Planner
 from uva_lightning.policy.unipi import UniPi
@@ -110,7 +110,7 @@ def _acting(
     video_first = play(UniPi(policy), seeds)
     baselines = {
         "hold position": play(HoldPosition(next(iter(spec.state_dims)), spec.horizon), seeds),
-        "untrained model": play(_policy(_untrained(ckpt), str(policy.module.device), policy.set), seeds),
+        "untrained model": play(_policy(before_training(ckpt), str(policy.module.device), policy.set), seeds),
         "mean action": play(ConstantAction.mean(actions, spec.horizon), seeds),
     }
     reward = "mean of the maximum reward, {} starts"
@@ -136,13 +136,3 @@ def _acting(
 
 def _policy(module: UVAModule, device: str, name: str | None) -> WindowPolicy:
     return WindowPolicy(module.to(device).eval(), dtype=torch.bfloat16, set=name)
-
-
-def _untrained(ckpt: Path) -> UVAModule:
-    """The same model before its first step, with what was fitted on the data."""
-    checkpoint = read(ckpt)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module, _ = build(checkpoint["config"])
-    module.on_load_checkpoint(checkpoint)
-    return module

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -12,7 +13,7 @@ from uva_lightning.datamodules.training_data import TrainingData
 from uva_lightning.model.stored import CONFIG, TEXT, VAE, read
 from uva_lightning.module import UVAModule
 
-__all__ = ["build", "load_module", "read"]
+__all__ = ["before_training", "build", "load_module", "read"]
 
 
 def load_module(path: Path | str) -> tuple[UVAModule, TrainingData]:
@@ -43,6 +44,17 @@ def load_module(path: Path | str) -> tuple[UVAModule, TrainingData]:
             f"e.g. '{example}'; the code differs from the one that wrote it, use the same version."
         )
     return module.eval(), data
+
+
+def before_training(path: Path | str) -> UVAModule:
+    """Build the model of a checkpoint before a first step, with what was fitted on the data; always the same one."""
+    path = Path(path)
+    checkpoint = read(path)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module, _ = build(_moved(checkpoint["config"], path))
+    module.on_load_checkpoint(checkpoint)
+    return module.eval()
 
 
 def build(config: str) -> tuple[UVAModule, TrainingData]:
