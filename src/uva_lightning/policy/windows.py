@@ -109,6 +109,28 @@ class WindowPolicy:
         held = None if committed is None else self._held(Committed.of(committed, self.spec.horizon), state)
         return self._actions(tokens, self._seen(tokens, "action"), state, temperature, held)
 
+    def latent(
+        self,
+        observation: WindowObservation,
+        asked: str = "action",
+        future: Mapping[str, NDArray[np.uint8]] | None = None,
+    ) -> tuple[Tokens, Visible, Tensor]:
+        """Give what a modality is predicted from where nothing of the future is visible.
+
+        Args:
+            observation: As above.
+            asked: The modality; the robot policy's if not given.
+            future: What will happen, u8[b, t, H, W, 3] per camera; hidden, but among the tokens.
+
+        Returns:
+            All tokens, what of them is visible, and Z, [b, t, s, d].
+        """
+        tokens, _ = self._tokens(observation, future=future)
+        seen = self._seen(tokens, asked).without(self._lacking).to(self.module.device)
+        device = self.module.device.type
+        with torch.inference_mode(), torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
+            return tokens, seen, self.engine.transformer(tokens, seen)
+
     def imagine(
         self,
         observation: WindowObservation,
