@@ -135,6 +135,10 @@ class Balancer(nn.Module, ABC):
         factors = {f"{name}/{term}_factor": factor for (name, term), factor in self._used.items()}
         return losses | factors | {f"{name}/share": share for name, share in plan.share.items()}
 
+    def constant(self, term: str) -> float | None:
+        """Give the factor on a term, where it is the same through all of training; None where it is not."""
+        return None
+
     @abstractmethod
     def factors(self, plan: Plan, terms: Terms, latent: Tensor) -> Mapping[Key, Tensor | float]:
         """Give the factor on each term, the same in every process; arguments as ``forward``.
@@ -158,3 +162,7 @@ class FixedWeights(Balancer):
     def factors(self, plan: Plan, terms: Terms, latent: Tensor) -> Mapping[Key, Tensor | float]:
         """See the base class."""
         return {key: self.terms.get(key[1], 1.0) for key in terms}
+
+    def constant(self, term: str) -> float | None:
+        """See the base class."""
+        return self.terms.get(term, 1.0)
