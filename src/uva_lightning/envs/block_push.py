@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from uva_lightning.envs.block_push_draw import draw
 from uva_lightning.envs.block_push_expert import BlockPushExpert
-from uva_lightning.envs.block_push_world import REACHED, BlockPushWorld, Pose, Snapshot
+from uva_lightning.envs.block_push_world import COLOURS, REACHED, BlockPushWorld, Pose, Snapshot
 from uva_lightning.envs.pusht_world import CONTROL_HZ, WORLD_SIZE
 from uva_lightning.envs.resets import episode_seed, known_options
 
@@ -59,6 +59,9 @@ class BlockPush(gym.Env[Any, Any]):
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}
     recorded: ClassVar[tuple[str, ...]] = ("blocks",)
     recorded_once: ClassVar[tuple[str, ...]] = ()
+    probed_moving: ClassVar[tuple[str, ...]] = ("agent position", "red block position", "green block position")
+    probed_flags: ClassVar[tuple[str, ...]] = ("contact with red", "contact with green")
+    probed_robot: ClassVar[tuple[str, ...]] = ("agent position",)
 
     def __init__(
         self,
@@ -116,6 +119,15 @@ class BlockPush(gym.Env[Any, Any]):
     def demonstrate(self, candidates: int, seed: int) -> Iterator[tuple[float, float]]:
         """Let the scripted expert play on; it steers and tries nothing, so ``candidates`` make no difference."""
         return BlockPushExpert(seed).targets(self.world)
+
+    def probe_targets(self) -> dict[str, list[float]]:
+        """Give the state in numbers that a latent may hold, see ``envs.probing``; a quarter turn of a block is none."""
+        targets = {"agent position": list(self.world.agent_position)}
+        for name, body, (x, y, angle) in zip(COLOURS, self.world.blocks, self.world.poses.tolist(), strict=True):
+            targets[f"{name} block position"] = [x, y]
+            targets[f"{name} block angle"] = [math.sin(4 * angle), math.cos(4 * angle)]
+            targets[f"contact with {name}"] = [float(self.world.touches(body))]
+        return targets
 
     def snapshot(self) -> Snapshot:
         """Remember the present state, for a planner that tries actions."""

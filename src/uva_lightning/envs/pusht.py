@@ -49,6 +49,9 @@ class PushT(gym.Env[Any, Any]):
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}
     recorded: ClassVar[tuple[str, ...]] = ("block",)
     recorded_once: ClassVar[tuple[str, ...]] = ("goal",)
+    probed_moving: ClassVar[tuple[str, ...]] = ("agent position", "block position")
+    probed_flags: ClassVar[tuple[str, ...]] = ("contact",)
+    probed_robot: ClassVar[tuple[str, ...]] = ("agent position",)
 
     def __init__(
         self,
@@ -110,6 +113,16 @@ class PushT(gym.Env[Any, Any]):
     def demonstrate(self, candidates: int, seed: int) -> Iterator[tuple[float, float]]:
         """Let the scripted expert play on; it tries so many pushes before each decision."""
         return PushTExpert(candidates, seed).targets(self.world)
+
+    def probe_targets(self) -> dict[str, list[float]]:
+        """Give the state in numbers that a latent may hold, see ``envs.probing``: px, and sine and cosine of angles."""
+        x, y, angle = self.world.block_pose
+        return {
+            "agent position": list(self.world.agent_position),
+            "block position": [x, y],
+            "block angle": [math.sin(angle), math.cos(angle)],
+            "contact": [float(self.world.touches(self.world.block))],
+        }
 
     def snapshot(self) -> Snapshot:
         """Remember the present state, for a planner or an expert that tries actions."""

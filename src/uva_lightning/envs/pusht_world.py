@@ -29,6 +29,8 @@ CONTROL_HZ = 10
 PHYSICS_DT = 0.01
 STIFFNESS, DAMPING = 100.0, 20.0
 AGENT_RADIUS = 15.0
+TOUCH = 1.0
+"""Gap in px below which agent and block count as in contact; the solver keeps them a few tenths of a px apart."""
 GOAL = (256.0, 256.0, math.pi / 4)
 """Goal pose of the standard task: x, y in px, angle in rad."""
 WALLS = (((5, 506), (5, 5)), ((5, 5), (506, 5)), ((506, 5), (506, 506)), ((5, 506), (506, 506)))
@@ -98,6 +100,11 @@ class PushWorld(ABC):
     def agent_position(self) -> tuple[float, float]:
         """Agent x, y in px."""
         return self.agent.position.x, self.agent.position.y
+
+    def touches(self, body: pymunk.Body) -> bool:
+        """Tell whether the agent touches a body, to within ``TOUCH``."""
+        at = self.agent.position
+        return min(shape.point_query(at).distance for shape in body.shapes) <= AGENT_RADIUS + TOUCH
 
     @abstractmethod
     def snapshot(self) -> Any:
