@@ -50,6 +50,10 @@ COMMANDS = {
         "uva_lightning.commands.ablate:ablate",
         "train a config without each of its objectives, and with each balancer, and compare",
     ),
+    "analyze": (
+        "uva_lightning.commands.analyze:analyze",
+        "probe checkpoints of a run: video, latent, attention and success in one table",
+    ),
     "data inspect": (
         "uva_lightning.commands.inspect_data:inspect_data",
         "print the facts of a data set and draw what it holds",
