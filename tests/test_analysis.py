@@ -227,11 +227,14 @@ def test_rank_correlation_is_spearmans():
 def test_an_analysis_goes_on_and_repeats_itself(uva, run, tmp_path):
     out = tmp_path / "out"
     sizes = ("--probes", 8, "--windows", 16, "--episodes", 1, "--workers", 1)
-    command = ("analyze", run, "--out", out, "--env", "block_push_rr", "--changes", "picture_hue", *sizes)
+    again = ("--ckpts", f"again={run / 'checkpoints/step=5.ckpt'}")  # the same weights in another run cost nothing
+    command = ("analyze", run, *again, "--out", out, "--env", "block_push_rr", "--changes", "picture_hue", *sizes)
     status, said, complaint = uva(*command)
     assert status == 0, complaint
     first = json.loads((out / "analysis.json").read_text())
-    assert [(row["run"], row["step"]) for row in first["rows"]] == [("first", 5), ("first", 20)]
+    assert [(row["run"], row["step"]) for row in first["rows"]] == [("first", 5), ("first", 20), ("again", 5)]
+    for part in ("training", "video", "latents", "untrained", "success"):
+        assert first["rows"][2][part] == first["rows"][0][part]
     names = [column["name"] for column in first["columns"]]
     assert {"video weight", "video loss", "PSNR", "object pose", "contact", "entropy", "score", "change"} < set(names)
     latents = first["rows"][1]["latents"]
