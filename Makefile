@@ -17,7 +17,7 @@ PIP_ARGS ?=
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint format test test-slow test-slurm test-text test-openpi test-arx test-lerobot test-libero fuzz quickstart quickstart-short showcase bench clean
+.PHONY: help install lint format test test-slow test-slurm test-text test-openpi test-arx test-lerobot test-libero fuzz quickstart quickstart-short showcase results bench clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,10 @@ quickstart-short: install ## Run every step of the quickstart, too short to lear
 
 showcase: install ## The quickstart with 7 times the training (up to 2 hours on two cores)
 	$(BIN)/uva quickstart --config configs/showcase.yaml --out runs/showcase
+
+results: install ## Train UVA and UVA-action with three seeds each and compare them on Push-T (see docs/results.md)
+	$(BIN)/uva ablate --config configs/quickstart.yaml --variants configs/options/action_only.yaml --steps 1200 --starts 0 --keep --out runs/joint_or_action
+	$(BIN)/uva eval --suite pusht --ckpt 'UVA=runs/joint_or_action/all/seed-*/checkpoints/last.ckpt,UVA-action=runs/joint_or_action/action_only/seed-*/checkpoints/last.ckpt' --out runs/joint_or_action/eval
 
 bench: install ## Measure the training speed and where the time goes
 	$(BIN)/uva fit --config configs/quickstart.yaml --trainer.max_steps 200 --trainer.limit_val_batches 0 --trainer.profiler simple --trainer.logger.name bench
