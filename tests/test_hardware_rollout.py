@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -178,6 +179,24 @@ def test_training_ends_in_time_without_a_robot(how, tmp_path, tiny_data, tiny_mo
         assert "unavailable" in [event["event"] for event in events]
     else:
         assert events[-1]["event"] == "left"
+
+
+def test_a_full_disk_does_not_end_training(tmp_path, tiny_data, tiny_module, behave, monkeypatch):
+    behave()
+
+    def full(content, path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(hardware_rollout.torch, "save", full)
+    data = tiny_data()
+    ours = callback(driver=TrainedModel())
+    ours.setup = lambda *args, **words: setattr(
+        ours, "_process", EvaluatorProcess(tmp_path / "run/hardware", Evaluator())
+    )
+    trainer(tmp_path, ours, max_steps=4).fit(tiny_module(data.spec), data)
+    assert "No space left on device" in (tmp_path / "run/hardware/events.jsonl").read_text()
+    assert not list((tmp_path / "run/hardware").glob("jobs/*"))  # nothing half written is handed over
+    assert not list((tmp_path / "run/hardware").glob("next/step_*"))
 
 
 def test_what_cannot_work_is_refused_before_training(tmp_path, tiny_data, tiny_module):

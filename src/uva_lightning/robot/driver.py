@@ -141,6 +141,7 @@ VERBS: Mapping[str, Callable[[Keeper, float, Mapping[str, Any]], Receipt | None]
     "begin": lambda keeper, now, values: keeper.begin(now),
     "heartbeat": lambda keeper, now, values: keeper.heartbeat(values["heard"]),
     "send": lambda keeper, now, values: keeper.send(JointTrajectory(**values), now),
+    "pause": lambda keeper, now, values: keeper.pause(now, values["reason"]),
     "hold": lambda keeper, now, values: keeper.hold(now, values["reason"]),
     "park": lambda keeper, now, values: keeper.park(now, values["reason"]),
     "damp": lambda keeper, now, values: keeper.damp(now, values["reason"]),

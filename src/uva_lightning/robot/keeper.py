@@ -13,7 +13,7 @@ import numpy as np
 
 from uva_lightning.robot.arm import Arm, ArmState, JointTrajectory, Receipt
 from uva_lightning.robot.chain import Array
-from uva_lightning.robot.errors import Fault, NotArmed, RobotError
+from uva_lightning.robot.errors import ActionRejected, Fault, NotArmed, RobotError
 from uva_lightning.robot.guard import Guard
 from uva_lightning.robot.limits import Limits
 from uva_lightning.robot.tracker import Tracker
@@ -130,15 +130,25 @@ class Keeper:
 
         Raises:
             NotArmed: No episode runs.
-            ActionRejected: It breaks a limit; the one before goes on.
+            ActionRejected: It breaks a limit; the arm brakes and stands until the next one.
         """
         self._expect(Mode.RUNNING)
         place = self._tracker.place
-        receipt = self.guard.check(trajectory, now, place[:-1], float(place[-1]))
+        try:
+            receipt = self.guard.check(trajectory, now, place[:-1], float(place[-1]))
+        except ActionRejected as error:
+            self.pause(now, f"{type(error).__name__}: {error}")
+            raise
         self._begin, self._plan = (now, place.copy()), receipt.trajectory
         if receipt.reasons:
             self._record("clipped", "; ".join(receipt.reasons))
         return receipt
+
+    def pause(self, now: float, reason: str) -> None:
+        """Brake and stand within the episode, until the next trajectory: there is nothing good to follow."""
+        if self._plan is not None:
+            self._plan = None
+            self._record("paused", reason)
 
     def hold(self, now: float, reason: str) -> None:
         """Brake and stand; anybody may ask for it, at any time."""

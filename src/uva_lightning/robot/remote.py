@@ -156,6 +156,10 @@ class RemoteStation(Station):
         )
         return Receipt.read(trajectory, said)
 
+    def pause(self, reason: str) -> None:
+        """Have the arm brake and stand within the episode, until the next trajectory."""
+        self.call("pause", reason=reason[:500])
+
     def heartbeat(self) -> None:
         """Show that whoever drives is there; the thread tells the server, and here is told what it has met.
 

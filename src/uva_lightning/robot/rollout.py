@@ -228,7 +228,10 @@ class RolloutRunner:
             trajectory = self._planner.trajectory(action, sight.pose, sight.time, self.clock(), sight.q)
             receipt = self.station.send(trajectory)
         except ActionRejected as error:
-            return Step(**values | {"rejected": f"{type(error).__name__}: {error}"})
+            rejected = f"{type(error).__name__}: {error}"
+            self.station.pause(rejected)
+            self._planner.accepted(None)  # the next one begins where the arm stands
+            return Step(**values | {"rejected": rejected})
         self._planner.accepted(receipt.trajectory)
         return Step(**values | {"sent": receipt.trajectory, "clipped": receipt.clipped})
 

@@ -59,6 +59,7 @@ class ArmService:
             "home": self._home,
             "begin": self._begin,
             "traj": self._traj,
+            "pause": self._pause,
             "park": self._rest,
             "damp": self._rest,
             "confirm": self._confirm,
@@ -184,6 +185,10 @@ class ArmService:
         finally:
             self.floor.recorded(lambda: self.floor.episodes.asked(trajectory, now, rejected, receipt.clipped))
         return {"accepted": len(trajectory.time), **receipt.message()}
+
+    def _pause(self, message: Message, session: Session, now: float) -> Mapping[str, Any]:
+        self.driver.ask("pause", now, reason=message["reason"])
+        return {}
 
     def _rest(self, message: Message, session: Session, now: float) -> Mapping[str, Any]:
         if self.floor.lease.alive(now):

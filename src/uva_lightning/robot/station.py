@@ -45,6 +45,10 @@ class Station(ABC):
         """
 
     @abstractmethod
+    def pause(self, reason: str) -> None:
+        """Brake and stand within the episode, until the next trajectory."""
+
+    @abstractmethod
     def heartbeat(self) -> None:
         """Say that somebody is driving; where a policy thinks for longer than the watchdogs wait, beat by a thread."""
 
@@ -77,6 +81,10 @@ class KeeperStation(Station):
     def send(self, trajectory: JointTrajectory) -> Receipt:
         """Follow it, if the keeper accepts it."""
         return self.keeper.send(trajectory, self.clock())
+
+    def pause(self, reason: str) -> None:
+        """Have the keeper brake."""
+        self.keeper.pause(self.clock(), reason)
 
     def heartbeat(self) -> None:
         """Tell the keeper."""

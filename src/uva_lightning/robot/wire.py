@@ -75,6 +75,7 @@ REQUESTS: dict[str, dict[str, Field]] = {
     "home": {},
     "begin": {},
     "traj": {"time": ROW, "q": TABLE, "opening": ROW, "valid_until": ROW, "obs_seq": WHOLE},
+    "pause": {"reason": SENTENCE},
     "hold": {"reason": SENTENCE},
     "park": {"reason": SENTENCE},
     "damp": {"reason": SENTENCE},
