@@ -70,7 +70,9 @@ def test_nearby_poses_are_reached_and_no_limit_is_passed(name, place, seed):
         found = arm.inverse()(target, start)
     except Unreachable:
         pytest.fail(f"{name} did not find back to {q.tolist()}")
-    np.testing.assert_allclose(arm.chain.forward(found), target, atol=2e-6)
+    reached = arm.chain.forward(found)
+    assert np.linalg.norm(reached[:3, 3] - target[:3, 3]) <= 1e-6 + 1e-12  # m
+    assert np.linalg.norm(rotation_vector(reached[:3, :3] @ target[:3, :3].T)) <= 1e-6 + 1e-12  # rad
     assert ((found >= arm.lower) & (found <= arm.upper)).all()
 
 
@@ -93,6 +95,23 @@ def test_what_cannot_be_reached_is_refused_and_not_clipped(offset, jump):
     target[:3, 3] += offset
     with pytest.raises(Unreachable, match=r"missed by .* mm|Joint \d would turn by"):
         arm.inverse()(target, q, jump)
+
+
+@settings(max_examples=12)
+@given(
+    st.sampled_from(ARMS),
+    st.lists(st.floats(-1, 1), min_size=3, max_size=3).filter(lambda way: np.linalg.norm(way) > 0.1),
+    st.floats(0.01, 5.0),
+    st.lists(st.floats(0, 1), min_size=6, max_size=6),
+)
+def test_places_beyond_the_stretched_arm_are_refused_from_everywhere(name, way, beyond, place):
+    arm = arm_model(name)
+    start = arm.lower + np.array(place) * (arm.upper - arm.lower)
+    shoulder, reach = arm.chain.links[0].xyz, sum(np.linalg.norm(link.xyz) for link in arm.chain.links[1:])
+    target = arm.chain.forward(start)
+    target[:3, 3] = np.array(shoulder) + np.array(way) / np.linalg.norm(way) * (reach + beyond)
+    with pytest.raises(Unreachable, match=r"is missed by .* mm"):
+        arm.inverse()(target, start)
 
 
 def test_poses_behind_a_joint_limit_are_refused():
