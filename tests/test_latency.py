@@ -128,7 +128,11 @@ def test_the_report_shows_score_and_jerk_for_each_latency():
     def result(jerk):
         return RolloutResult("pusht", 8, tuple(Episode(seed, 0.5, False, 24, jerk) for seed in (1, 2)))
 
-    scenarios = [Scenario("now", "pusht", [Start(1), Start(2)]), Scenario("late", "pusht", [Start(1)], latency=4)]
+    starts, theirs = [Start(1), Start(2)], "Theirs wait."
+    scenarios = [
+        Scenario("now", "pusht", starts, protocol=theirs),
+        Scenario("late", "pusht", starts, protocol=theirs, latency=4),
+    ]
     contenders = [baseline("hold", 8), baseline("expert", 8)]
     outcome = Outcome({"now": {"hold": result(3.5), "expert": result(None)}, "late": {"hold": result(12350.0)}})
     found = content(scenarios, contenders, outcome, {})
@@ -138,6 +142,8 @@ def test_the_report_shows_score_and_jerk_for_each_latency():
     page = re.sub(" +", " ", markdown({**called, "replay": {"skipped": "no."}, **found}))
     assert "| hold | 3.5 (3.5 to 3.5) | 1.235e+04 (1.235e+04 to 1.235e+04) |" in page
     assert "| expert | – | – |" in page.split("## Jerk")[1]
+    assert "| hold | pusht | 4 | 0.500 (0.500 to 0.500) | 0.000 (0.000 to 0.658) | 1.235e+04 (" in page
+    assert "now; late: Theirs wait." in page
 
 
 def test_the_suite_has_every_latency():

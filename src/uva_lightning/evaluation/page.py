@@ -56,7 +56,7 @@ def markdown(content: Mapping[str, Any]) -> str:
     if scenarios and len(names) > 1:
         parts += [f"\n## Difference to {content['compared_with']}\n\nFrom the same starts, seed by seed.\n"]
         parts += [_table(scenarios, names[1:], lambda row: _change(row.get("difference")))]
-    parts += _families(scenarios)
+    parts += [_latencies(scenarios, names), *_families(scenarios)]
     parts += [section(content["held_out"])]
     parts += [_published(scenarios), _protocols(scenarios), _who(content["contenders"]), _films(scenarios)]
     parts += [_list("Left out", [f"{x['scenario']}, {x['contender']}: {x['why']}" for x in content["left_out"]])]
@@ -145,7 +145,32 @@ def _published(scenarios: Mapping[str, Any]) -> str:
 
 
 def _protocols(scenarios: Mapping[str, Any]) -> str:
-    return _list("Protocol", [f"{name}: {one['protocol']}" for name, one in scenarios.items() if one["protocol"]])
+    names: dict[str, list[str]] = {}
+    for name, one in scenarios.items():
+        names.setdefault(one["protocol"], []).append(name)
+    return _list("Protocol", [f"{'; '.join(found)}: {text}" for text, found in names.items() if text])
+
+
+def _latencies(scenarios: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Lay scenarios that differ in latency below one another."""
+    if not any(one["latency"] for one in scenarios.values()):
+        return ""
+    rows = [
+        [
+            name,
+            one["env"],
+            f"{one['latency']}{', continued' if one['continued'] else ''}",
+            _with(row["score"], row["score_interval"]),
+            _with(row["success"], row["success_interval"]),
+            _jerk(row),
+        ]
+        for name in names
+        for one in scenarios.values()
+        if (row := one["results"].get(name)) is not None
+    ]
+    return "\n## By control steps that a decision takes\n\n" + grid(
+        ["", "environment", "latency", "score", "solved", "jerk"], rows
+    )
 
 
 def _who(contenders: Mapping[str, Any]) -> str:
