@@ -39,7 +39,8 @@ def features(policy: WindowPolicy, windows: Windows) -> tuple[dict[str, Tensor],
         for observation in _blocks(windows):
             tokens, _, _ = policy.latent(observation)
             take(TOKENS, tokens[f"past_{view}"])
-    return {name: torch.cat(values) for name, values in parts.items()}, attention.result()
+    found = {name: torch.cat(values) for name, values in parts.items()}
+    return {TOKENS: found.pop(TOKENS), **found}, attention.result()
 
 
 def probe(layer: Tensor, windows: Windows) -> dict[str, Any]:

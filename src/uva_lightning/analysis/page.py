@@ -48,15 +48,15 @@ def markdown(content: Mapping[str, Any], found: Sequence[Column]) -> str:
     ]
     if content["left_out"]:
         parts.append("\n## Left out\n\n" + "".join(f"* {what}: {why}\n" for what, why in content["left_out"].items()))
-    return "\n".join(part for part in parts if part)
+    return "\n".join(part for part in parts if part).replace("\n\n\n", "\n\n")
 
 
 def _cell(cell: Cell | None) -> str:
     if cell is None:
         return NOTHING
-    bracket = "" if cell.interval is None else " ({:.3f} to {:.3f})".format(*cell.interval)
-    beside = "" if cell.beside is None else f" [{cell.beside:.3f}]"
-    return f"{cell.value:.3f}{bracket}{beside}"
+    bracket = "" if cell.interval is None else " ({:.3g} to {:.3g})".format(*cell.interval)
+    beside = "" if cell.beside is None else f" [{cell.beside:.3g}]"
+    return f"{cell.value:.3g}{bracket}{beside}"
 
 
 def _related(found: Sequence[Column]) -> str:
