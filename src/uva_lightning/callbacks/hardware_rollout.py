@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -89,7 +90,7 @@ class HardwareRollout(Callback):
                         films, self.evaluator.breaker, dry_run)  # fmt: skip
         self._validations, self._last, self._last_step = 0, dict[str, float](), 0
         self._process: EvaluatorProcess | None = None
-        self._blocked = 0.0
+        self._blocked, self._writer = 0.0, threading.Thread()
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the count and what was found last, so that a resumed run goes on with them."""
@@ -146,13 +147,16 @@ class HardwareRollout(Callback):
         shown: dict[str, float] = {}
         if self._process is not None:
             process = self._process
-            outcome = self._safely(process.collect)
-            if outcome is not None:
-                self._safely(lambda: self._take(trainer, outcome))
-            if due:
-                self._safely(lambda: self._hand_over(trainer, pl_module, process, weights))
+            if self._writer.is_alive():  # the disk is slower than validations are often
+                self._safely(lambda: process.event("late", f"weights of step {self._writer.name} are still written"))
+            else:
+                outcome = self._safely(process.collect)
+                if outcome is not None:
+                    self._safely(lambda: self._take(trainer, outcome))
+                if due:
+                    self._safely(lambda: self._hand_over(trainer, pl_module, process, weights))
             self._blocked += time.perf_counter() - begin
-            shown = self._shown(trainer.global_step)
+            shown = {**self._shown(trainer.global_step), "blocked_seconds": self._blocked}
         for name, value in trainer.strategy.broadcast(shown).items():
             pl_module.log(f"hardware/{name}", value)
 
@@ -161,7 +165,7 @@ class HardwareRollout(Callback):
         process = self._process
         if process is None:
             return
-        if outcomes := self._safely(process.await_last):
+        if self._written(self.evaluator.wait_at_end) and (outcomes := self._safely(process.await_last)):
             self._safely(lambda: self._take_last(trainer, outcomes))
         self._close()
 
@@ -176,17 +180,23 @@ class HardwareRollout(Callback):
     def _hand_over(
         self, trainer: Trainer, module: LightningModule, process: EvaluatorProcess, weights: dict[str, Any] | None
     ) -> None:
-        def save(folder: Path) -> None:
-            if not self._job.driver.trained:
-                return
-            record, state = _record(trainer), weights
-            if state is None:
-                state = {name: _on_cpu(value) for name, value in module.state_dict().items()}
-            content: dict[str, Any] = {"state_dict": state, "config": "" if record is None else record.text}
+        job, content = replace(self._job, step=trainer.global_step), dict[str, Any]()
+        if job.driver.trained:
+            record = _record(trainer)
+            if weights is None:  # training goes on with the originals while these are written
+                weights = {name: _copied(value) for name, value in module.state_dict().items()}
+            content = {"state_dict": weights, "config": "" if record is None else record.text}
             module.on_save_checkpoint(content)
-            torch.save(content, folder / WEIGHTS)
 
-        process.submit(replace(self._job, step=trainer.global_step), save)
+        def save(folder: Path) -> None:
+            if content:
+                torch.save(content, folder / WEIGHTS)
+
+        def write() -> None:
+            self._safely(lambda: process.submit(job, save))
+
+        self._writer = threading.Thread(target=write, name=str(job.step), daemon=True)
+        self._writer.start()
 
     def _take(self, trainer: Trainer, outcome: Outcome) -> None:
         found = measures(outcome.content["episodes"])
@@ -211,7 +221,7 @@ class HardwareRollout(Callback):
         """Give what is known by now; nothing before the first result."""
         if not self._last:
             return {}
-        return {**self._last, "age_steps": float(step - self._last_step), "blocked_seconds": self._blocked}
+        return {**self._last, "age_steps": float(step - self._last_step)}
 
     def _safely(self, work: Callable[[], Given]) -> Given | None:
         """Do something that must not end training."""
@@ -225,7 +235,14 @@ class HardwareRollout(Callback):
             rank_zero_warn(f"HardwareRollout failed ({type(error).__name__}: {error}); training goes on.")
             return None
 
+    def _written(self, seconds: float) -> bool:
+        """Wait for weights that are being written; tell whether they are, so that nobody else uses the process."""
+        if self._writer.is_alive():
+            self._writer.join(seconds)
+        return not self._writer.is_alive()
+
     def _close(self) -> None:
+        self._written(self.evaluator.stop)
         if self._process is not None:
             self._safely(self._process.close)
             self._process = None
@@ -236,5 +253,5 @@ def _record(trainer: Trainer) -> RunRecord | None:
     return next((callback for callback in callbacks if isinstance(callback, RunRecord)), None)
 
 
-def _on_cpu(value: Any) -> Any:
-    return value.detach().cpu() if isinstance(value, torch.Tensor) else value
+def _copied(value: Any) -> Any:
+    return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else value
