@@ -187,8 +187,17 @@ class TestRollout:
         films = tmp_path / "run/rollouts/step_00000004"
         assert [path.name for path in films.iterdir()] == ["pusht_100000.mp4"]
         metrics = {name: float(value) for name, value in fit.callback_metrics.items() if name.startswith("rollout/")}
-        assert set(metrics) == {f"rollout/{name}" for name in ("score", "score_low", "score_high", "success")}
-        assert 0 <= metrics["rollout/score_low"] <= metrics["rollout/score"] <= metrics["rollout/score_high"] <= 1
+        names = [f"{name}{end}" for name in ("score", "success") for end in ("", "_low", "_high")]
+        assert set(metrics) == {f"rollout/{name}" for name in (*names, "jerk")}
+        for name in ("score", "success"):
+            assert (
+                0
+                <= metrics[f"rollout/{name}_low"]
+                <= metrics[f"rollout/{name}"]
+                <= metrics[f"rollout/{name}_high"]
+                <= 1
+            )
+        assert metrics["rollout/jerk"] > 0
         log = events(tmp_path)
         assert [value.value for value in log.Scalars("rollout/score")] == pytest.approx([metrics["rollout/score"]])
         (film,) = log.Images("rollout/pusht")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from uva_lightning.callbacks.evaluation import rehearsing, run_folder, undisturbed
 from uva_lightning.callbacks.tensorboard_video import log_film
+from uva_lightning.metrics.outcomes import Score, SuccessRate
 from uva_lightning.module import UVAModule
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.rollouts import FIRST_TEST_SEED, RolloutResult, open_env, run_rollouts
@@ -21,8 +23,10 @@ class Rollout(Callback):
     """Roll out after validation, with the averaged weights where ``EMA`` keeps them.
 
     Logs ``rollout/score`` (mean of the maximum reward) with ``rollout/score_low`` and ``rollout/score_high`` (95 %
-    bootstrap interval) and ``rollout/success`` (share of solved episodes), and writes films into the run folder,
-    ``rollouts/step_00000500/``, and TensorBoard. The first process plays, the others wait.
+    bootstrap interval), ``rollout/success`` (share of solved episodes) with ``rollout/success_low`` and
+    ``rollout/success_high`` (95 % Wilson interval) and ``rollout/jerk`` (of what was run, in the unit of positions per
+    s^3), and writes films into the run folder, ``rollouts/step_00000500/``, and TensorBoard. The first process plays,
+    the others wait.
 
     Args:
         env: Environment, e.g. ``pusht``.
@@ -105,8 +109,12 @@ class Rollout(Callback):
 
 
 def _measures(result: RolloutResult) -> dict[str, float]:
-    low, high = result.score_interval
-    return {"score": result.score, "score_low": low, "score_high": high, "success": result.success}
+    score, solved = Score(sync_on_compute=False), SuccessRate(sync_on_compute=False)  # the others do not compute
+    score.update(torch.tensor([episode.score for episode in result.episodes], dtype=torch.float64))
+    solved.update(torch.tensor([episode.success for episode in result.episodes]))
+    share = solved.compute()
+    share["success"] = share.pop("success_rate")
+    return {**score.compute(), **share, **({} if result.jerk is None else {"jerk": result.jerk})}
 
 
 def _ours(module: LightningModule) -> UVAModule:
