@@ -43,6 +43,21 @@ def test_what_is_clipped_keeps_the_limits_and_the_rest_is_as_asked(asked, spacin
     assert bool(receipt.reasons) == bool(len(changed))
 
 
+def test_what_the_tools_speed_limit_slows_is_told_at_the_end_of_the_episode():
+    bench = Bench()
+    bench.keeper.send(bench.chunk(np.tile([0.0965, 0, 0, 0, 0, 0], (4, 1)), valid=1.0), bench.now)  # 95 % of eef_speed
+    bench.run(1.0)
+    bench.keeper.hold(bench.now, "test")
+    (said,) = (text for _, kind, text in bench.events if kind == "slowed")
+    assert 0.2 < float(said.split()[5]) < 1.0, said
+    bench.check()
+    other = Bench()
+    other.keeper.send(other.chunk(np.full((4, 6), 0.005)), other.now)
+    other.run(1.0)
+    other.keeper.hold(other.now, "test")
+    assert "slowed" not in [kind for _, kind, _ in other.events]
+
+
 def test_another_pace_than_the_limits_is_refused():
     bench = Bench(replace(WIDE, rate_hz=5.0))
     for spacing, fits in ((0.2, True), (0.235, True), (0.1, False), (0.25, False)):

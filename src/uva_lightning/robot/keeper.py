@@ -77,6 +77,7 @@ class Keeper:
             period,
         )
         self.mode, self.reason = Mode.DISCONNECTED, ""
+        self._slow = 0  # set-points of this episode that were slowed
         self._plan: JointTrajectory | None = None
         self._begin = (0.0, np.zeros(0))
         self._stands = False  # by its own strength, since it has no brakes; else it is soft
@@ -307,7 +308,9 @@ class Keeper:
             np.linalg.norm(linear) / (SAFETY * self.limits.eef_speed),
             np.linalg.norm(turning) / (SAFETY * self.limits.eef_turn),
         )
-        return wished / max(1.0, *map(float, ratios))
+        ratio = max(1.0, *map(float, ratios))
+        self._slow += ratio > 1.0 and self.mode == Mode.RUNNING
+        return wished / ratio
 
     # -- helpers --------------------------------------------------------------------------------------------------
 
@@ -334,7 +337,9 @@ class Keeper:
             self._enter(Mode.FAULT, sentence)
 
     def _enter(self, mode: Mode, reason: str) -> None:
-        self.mode, self.reason = mode, reason
+        if self._slow:
+            self._record("slowed", f"the tool's speed limits slowed {self._slow * self.period:.2f} s of motion")
+        self.mode, self.reason, self._slow = mode, reason, 0
         if mode != Mode.RUNNING:
             self._plan = None
         self._record(mode.value, reason)
