@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -45,6 +45,7 @@ def own(place):
     client.close()
 
 
+@settings(max_examples=30)
 @given(st.sampled_from(TYPES).flatmap(lambda kind: arrays.arrays(kind, arrays.array_shapes(min_dims=0, min_side=0))))
 def test_arrays_arrive_as_they_were_sent(array):
     pipe = io.BytesIO()
@@ -165,6 +166,18 @@ def test_missing_assets_are_one_sentence(tmp_path):
     said = lacking(tmp_path, "Error opening\nfile 'x'")
     assert "lack 2 files that their own scenes name (bad.xml (damaged), textures/tile.png)" in said
     assert said.endswith("run: uva env install libero --assets PATH")
+
+
+def test_a_folder_without_scenes_is_no_assets(place, tmp_path):
+    target = place.folder / "assets"
+    with pytest.raises(UserError, match=r"no folder .*scenes, expected the folder 'assets' of LIBERO"):
+        install.link_assets(place, tmp_path, target)
+    (tmp_path / "assets" / "scenes").mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "assets"):  # the folder itself, or the one around it
+        install.link_assets(place, folder, target)
+        assert target.resolve() == tmp_path / "assets"
+    install.link_assets(place, None, target)
+    assert target.exists()
 
 
 def test_the_list_says_how_each_environment_is(place, capsys):

@@ -26,6 +26,8 @@ from uva_lightning.whole_files import whole
 
 ROOM_GB = 3.0
 """Free space that an installation needs."""
+SCENES = "scenes"
+"""Folder that the assets have."""
 _VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
 _TOLD = 400
 
@@ -46,8 +48,8 @@ def install(
         UserError: Something is missing: Python's module venv, the network, room, a package.
     """
     (place.folder / MARKER).unlink(missing_ok=True)
-    version = _expect_python(python, pythons)
     if not place.filled:
+        _expect_python(python, pythons)
         _expect_room(place.folder)
         shutil.rmtree(place.venv, ignore_errors=True)  # whatever a run that was stopped has left
         log = place.folder / LOG
@@ -57,6 +59,7 @@ def install(
         with whole(place.venv / FILLED) as part:
             part.write_text(place.pinned)
     settle_settings(place.packages())
+    version = _expect_python(str(place.python), pythons)
     found = {"format": "uva_lightning environment 1", "pins": place.pinned, "python": version, **add(place)}
     found["checked"] = check(place)
     write_json(place.folder / MARKER, {**found, "uva_lightning": __version__})
@@ -90,11 +93,16 @@ def link_assets(place: Installed, assets: Path | None, target: Path) -> None:
         assets: The user's folder; what was given before where left out.
         target: Name of the link within the environment.
     """
-    if assets is not None and not assets.is_dir():
-        raise UserError(f"There is no folder {assets}, expected the folder 'assets' of LIBERO; set --assets to it.")
-    if assets is not None:
-        with whole(target) as part:
-            part.symlink_to(assets.absolute(), target_is_directory=True)
+    if assets is None:
+        return
+    found = next((folder for folder in (assets, assets / "assets") if (folder / SCENES).is_dir()), None)
+    if found is None:
+        raise UserError(
+            f"There is no folder {assets / SCENES}, expected the folder 'assets' of LIBERO, which has '{SCENES}'; set "
+            "--assets to it."
+        )
+    with whole(target) as part:
+        part.symlink_to(found.absolute(), target_is_directory=True)
 
 
 def _expect_room(folder: Path) -> None:
@@ -143,16 +151,20 @@ def _pip(place: Installed, pip_args: str, log: Any, path: Path) -> None:
         tqdm(total=2 * len(pins), desc=f"installing {place.name}", unit="step") as bar,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip,
     ):
-        for line in pip.stdout or ():
-            log.write(line)
-            log.flush()
-            if line.startswith("Collecting "):
-                bar.set_postfix_str(line.split()[1])
-                bar.update()
-            elif line.startswith(("ERROR", "  ERROR", "error:", "OSError")):
-                errors.append(line.strip())
-            elif line.startswith("Successfully installed"):
-                bar.update(bar.total - bar.n)
+        try:
+            for line in pip.stdout or ():
+                log.write(line)
+                log.flush()
+                if line.startswith("Collecting "):
+                    bar.set_postfix_str(line.split()[1])
+                    bar.update()
+                elif line.startswith(("ERROR", "  ERROR", "error:", "OSError")):
+                    errors.append(line.strip())
+                elif line.startswith("Successfully installed"):
+                    bar.update(bar.total - bar.n)
+        except BaseException:  # asked to stop
+            pip.kill()
+            raise
     if pip.returncode:
         raise UserError(
             f"pip could not install {place.name} ({'; '.join(errors)[:_TOLD] or f'status {pip.returncode}'}), expected "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -20,7 +21,14 @@ KINDS = {"libero": "libero:Libero", "toolhang": "toolhang:ToolHang"}
 GL_VARIABLE = "MUJOCO_GL"
 GL = ("egl", "osmesa")
 """Ways to draw without a screen, in the order in which they are tried."""
-_PROBE = "import mujoco; mujoco.GLContext(16, 16).make_current()"
+_WHY = "why: "
+_PROBE = f"""
+try:
+    import mujoco
+    mujoco.GLContext(16, 16).make_current()
+except BaseException as error:
+    raise SystemExit("{_WHY}" + " ".join(str(error).split()))
+"""
 _PROBE_S = 60
 
 
@@ -30,6 +38,7 @@ def main(argv: Sequence[str]) -> None:
     A simulator is a class that is made with the folder of its environment. Its methods are the verbs; each takes the
     arguments of the request by name, and arrays by name, and returns a head and arrays.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the other side decides
     requests, answers = _private_pipes()
     kind, folder = argv
     simulator: Any = None
@@ -37,7 +46,8 @@ def main(argv: Sequence[str]) -> None:
         try:
             request, arrays = receive(requests)
         except EOFError:
-            return
+            sys.stderr.flush()
+            os._exit(0)  # robosuite's destructors complain about a screen that is gone
         try:
             if simulator is None:
                 simulator = _found(kind)(Path(folder))
@@ -73,7 +83,8 @@ def choose_gl() -> str:
             if reasons:
                 sys.stderr.write(f"No EGL here ({reasons[0]}); pictures are drawn by {way}, which is slower.\n")
             return ""
-        reasons.append((done.stderr.strip().splitlines() or ["no words"])[-1])
+        said = [line.removeprefix(_WHY) for line in done.stderr.splitlines() if line.startswith(_WHY)]
+        reasons.append(said[0] if said else f"status {done.returncode}")
     os.environ[GL_VARIABLE] = "disabled"
     return (
         f"No pictures can be drawn without a screen: EGL says '{reasons[0]}', OSMesa says '{reasons[1]}'; install one "
