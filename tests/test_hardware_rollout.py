@@ -160,7 +160,7 @@ def test_training_ends_in_time_without_a_robot(how, tmp_path, tiny_data, tiny_mo
     trainer(tmp_path, ours, max_steps=4).fit(tiny_module(data.spec), data)
     assert ours._blocked < 2.0  # whatever the evaluator does
     events = [json.loads(line) for line in (tmp_path / "run" / "hardware" / "events.jsonl").read_text().splitlines()]
-    assert events[0]["event"] == "started"
+    assert "started" in [event["event"] for event in events]
     if how != "hangs":
         assert scalars(tmp_path)["hardware/available"][-1][1] == 0.0
         assert "unavailable" in [event["event"] for event in events]

@@ -139,7 +139,7 @@ def test_chunks_are_cut_as_in_training(tmp_path, space):
 
 
 def test_errors_tell_the_fix(uva, tmp_path):
-    assert "only block_push, pusht, pusht_m" in uva("replay", "--data", tmp_path, "--env", "hanoi")[2]
+    assert "only block_push, libero_10, " in uva("replay", "--data", tmp_path, "--env", "hanoi")[2]
     assert f"There is no dataset at {tmp_path / 'nothing'}" in uva("replay", "--data", tmp_path / "nothing")[2]
     assert "holds no state of the block" in uva("replay", "--data", tmp_path)[2]
     path = played_demos.demos(tmp_path / "demos")

@@ -69,20 +69,20 @@ def test_the_same_as_in_one_process(workers):
     expected = run_rollouts(Wanderer(), "pusht", SPEC, SEEDS, max_steps=60, record=1, progress=False)
     starts = [Start(seed, steps=60, film=seed == SEEDS[0]) for seed in SEEDS]
     games = played(workers, Wanderer(), starts=starts)
-    assert tuple(game.episode for game in games) == expected.episodes
+    assert tuple(game.episode(SPEC) for game in games) == expected.episodes
     np.testing.assert_array_equal(np.stack(games[0].frames), expected.frames[SEEDS[0]])
     assert games[1].frames == []
-    assert tuple(game.episode for game in played(workers, Wanderer(), beside=2)) == expected.episodes
+    assert tuple(game.episode(SPEC) for game in played(workers, Wanderer(), beside=2)) == expected.episodes
 
 
 def test_a_killed_worker_loses_nothing():
     with Workers(2) as whole:
-        expected = [game.episode for game in played(whole, Wanderer())]
+        expected = [game.episode(SPEC) for game in played(whole, Wanderer())]
         assert whole.crashes == 0
     with Workers(2) as workers:
         games = played(workers, Killer(workers, at=(0, 3, 5)))
         assert workers.crashes == 3
-        assert [game.episode for game in games] == expected
+        assert [game.episode(SPEC) for game in games] == expected
 
 
 @pytest.mark.slow
