@@ -15,7 +15,7 @@ from uva_lightning.policy.windows import Frames
 
 REACH = 330.0
 """Distance in px that agent and blocks move at most in a chunk of 16 steps."""
-LEAST = 0.15
+LEAST = 0.3
 """Share of a colour in a pixel below which it is taken for an error of the picture."""
 OTHER_WEIGHT = 0.5
 """What a px of the other block's way counts, in px of the asked block's."""
