@@ -146,6 +146,20 @@ def test_scattered_episodes_start_anywhere_and_the_expert_solves_most_of_them():
     assert sum(play("block_push_scattered", seed)[1]["success"] for seed in range(6)) >= 5
 
 
+def test_a_careless_expert_needs_longer_and_still_solves_most_starts():
+    def steps(careless, seed):
+        env = BlockPush(careless=careless)
+        env.reset(seed=seed)
+        for number, target in enumerate(env.demonstrate(100, seed), start=1):
+            if env.step(np.array(target, dtype=np.float32))[2] or number == 200:
+                return number
+
+    careful, careless = ([steps(share, seed) for seed in range(10)] for share in (0.0, 1.0))
+    assert sum(careless) > 1.05 * sum(careful)
+    assert sum(number < 200 for number in careless) >= 8
+    assert steps(1.0, 3) == careless[3]
+
+
 def test_a_target_beyond_the_plane_is_taken_at_its_edge():
     env = BlockPush()
     env.reset(options={"state": STATE})
@@ -168,6 +182,8 @@ def test_errors_tell_the_fix():
         BlockPush(goal="R-B")
     with pytest.raises(ValueError, match="scatter is 2, expected a share"):
         BlockPush(scatter=2)
+    with pytest.raises(ValueError, match="careless is -1, expected a share"):
+        BlockPush(careless=-1)
     with pytest.raises(ValueError, match="goal is 'red', expected one of"):
         BlockPush().reset(options={"goal": "red"})
     with pytest.raises(ValueError, match=r"options \['start'\], expected some of goal, state"):

@@ -70,6 +70,7 @@ ENVS: dict[str, Entry] = {
     "pusht_m": Entry("pusht:PushT", MAX_STEPS, {"random_goal": True}),
     "block_push": Entry("block_push:BlockPush", BLOCK_PUSH_STEPS),
     "block_push_scattered": Entry("block_push:BlockPush", BLOCK_PUSH_STEPS, {"scatter": 0.5}),
+    "block_push_careless": Entry("block_push:BlockPush", BLOCK_PUSH_STEPS, {"scatter": 0.5, "careless": 0.5}),
     **{name: _libero(name, tasks) for name, tasks in LIBERO.items()},
     "toolhang": Entry("manipulation:ToolHang", TOOL_HANG_STEPS),
     **{f"block_push_{block}{square}".lower(): _block_push(block, square) for block in "RG" for square in "RG"},

@@ -53,6 +53,7 @@ class BlockPush(gym.Env[Any, Any]):
         goal: One of ``R-R``, ``R-G``, ``G-R``, ``G-G``, block first; None asks for both blocks.
         scatter: Share of the episodes, drawn from their seeds, that start with everything anywhere: for demonstrations
             that show what to do after a push has gone wrong.
+        careless: Share of the expert's pushes that miss the block's centre, see ``BlockPushExpert``.
         render_mode: ``rgb_array`` or nothing; both render pictures.
     """
 
@@ -68,13 +69,15 @@ class BlockPush(gym.Env[Any, Any]):
         image_size: int = 96,
         goal: str | None = None,
         scatter: float = 0.0,
+        careless: float = 0.0,
         render_mode: str | None = "rgb_array",
     ) -> None:
         if image_size < 1:
             raise ValueError(f"image_size is {image_size} pixels, expected at least 1; demonstrations have 96.")
-        if not 0 <= scatter <= 1:
-            raise ValueError(f"scatter is {scatter}, expected a share of the episodes, 0 to 1.")
-        self.image_size, self.scatter, self.render_mode = image_size, scatter, render_mode
+        for name, share in (("scatter", scatter), ("careless", careless)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share}, expected a share, 0 to 1.")
+        self.image_size, self.scatter, self.careless, self.render_mode = image_size, scatter, careless, render_mode
         self.goal = _known(goal)
         self.action_space = spaces.Box(0, WORLD_SIZE, (2,), np.float32)
         self.observation_space = spaces.Dict({"agent": spaces.Box(0, WORLD_SIZE, (2,), np.float32)})
@@ -118,7 +121,7 @@ class BlockPush(gym.Env[Any, Any]):
 
     def demonstrate(self, candidates: int, seed: int) -> Iterator[tuple[float, float]]:
         """Let the scripted expert play on; it steers and tries nothing, so ``candidates`` make no difference."""
-        return BlockPushExpert(seed).targets(self.world)
+        return BlockPushExpert(seed, self.careless).targets(self.world)
 
     def probe_targets(self) -> dict[str, list[float]]:
         """Give the state in numbers that a latent may hold, see ``envs.probing``; a quarter turn of a block is none."""

@@ -1,7 +1,9 @@
 """A scripted block pusher, for demonstrations without a download.
 
 It draws which block goes first and which square it goes into, all four ways alike, then steers: round the blocks to the
-far side of the one to push, and along the line to the square, correcting sideways.
+far side of the one to push, and along the line to the square, correcting sideways. If it is told to be careless, it
+pushes some blocks beside their centre, so that they turn away and have to be fetched again: from pushes that all work
+no model learns what a push does that is a little off.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ LINED_UP, LOST = 10.0, 20.0
 """Distance in px from the line of push below which a push may begin, and above which it is given up."""
 CORRECTION = 1.5
 """Steering to the line of push, in px per px of distance from it."""
+ASIDE = 30.0
+"""Largest distance in px from the line of push at which a careless push is made; half a block is 24 px wide."""
 EDGE = 20.0
 
 
@@ -38,24 +42,31 @@ class BlockPushExpert:
     """Play block pushing in a given world.
 
     Args:
-        seed: Seed of the order and of the squares; the same seed and world give the same actions.
+        seed: Seed of all that is drawn; the same seed and world give the same actions.
+        careless: Share of the pushes that are made beside the block's centre.
     """
 
-    def __init__(self, seed: int = 0) -> None:
-        random = np.random.default_rng(seed)
-        self.order = [int(block) for block in random.permutation(2)]
-        self.squares = [int(square) for square in random.permutation(2)]
+    def __init__(self, seed: int = 0, careless: float = 0.0) -> None:
+        self.careless, self._random = careless, np.random.default_rng(seed)
+        self.order = [int(block) for block in self._random.permutation(2)]
+        self.squares = [int(square) for square in self._random.permutation(2)]
 
     def targets(self, world: BlockPushWorld) -> Iterator[tuple[float, float]]:
         """Yield targets (x, y in px) without end; the caller advances the world by each and stops when content."""
         for block, square in zip(self.order, self.squares, strict=True):
-            pushing = False
+            pushing, aside = False, 0.0
             while world.distances()[block, square] > CENTRED:
-                pushing = _lined_up(world, block, square, pushing)
-                step = _push if pushing else _approach
-                yield step(world, block, square)
+                before, pushing = pushing, _lined_up(world, block, square, pushing)
+                if pushing and not before:
+                    aside = self._aside()
+                yield _push(world, block, square, aside) if pushing else _approach(world, block, square)
         while True:
             yield world.agent_position
+
+    def _aside(self) -> float:
+        """Draw how far beside its line, in px, the push is made that begins now."""
+        careless = self._random.uniform() < self.careless
+        return float(self._random.uniform(-ASIDE, ASIDE)) if careless else 0.0
 
 
 def _line(world: BlockPushWorld, block: int, square: int) -> tuple[Point, Point, float, float]:
@@ -72,11 +83,11 @@ def _lined_up(world: BlockPushWorld, block: int, square: int, pushing: bool) -> 
     return along < 0 and abs(beside) < (LOST if pushing else LINED_UP) and -along < BEHIND + LINED_UP
 
 
-def _push(world: BlockPushWorld, block: int, square: int) -> tuple[float, float]:
+def _push(world: BlockPushWorld, block: int, square: int, aside: float) -> tuple[float, float]:
     _, direction, _, beside = _line(world, block, square)
     left = np.array([-direction[1], direction[0]])
     lead = min(PUSH_LEAD, float(world.distances()[block, square]) + CENTRED)
-    return _inside(np.array(world.agent_position) + lead * direction - CORRECTION * beside * left)
+    return _inside(np.array(world.agent_position) + lead * direction - CORRECTION * (beside - aside) * left)
 
 
 def _approach(world: BlockPushWorld, block: int, square: int) -> tuple[float, float]:
