@@ -181,7 +181,8 @@ def test_nobody_is_scored_where_demonstrations_fail(evaluated, checkpoint, tmp_p
     complaint, _ = evaluated("--ckpt", checkpoint, "--data", path, fails=True)
     assert "No policy is scored" in complaint
     assert "pictures of 'top' are upside down" in complaint
-    found, _ = evaluated("--baselines", "hold", "--replays", 0, "--episodes", 1)
+    found, _ = evaluated("--baselines", "hold", "--replays", 0, "--episodes", 1, "--play.scenarios", "hue")
+    assert list(found["scenarios"]) == ["hue"]
     assert found["replay"] == {"skipped": "--replays 0 was asked for."}
 
 
@@ -292,6 +293,7 @@ def test_errors_tell_the_fix(uva, checkpoint):
     assert "Nobody is to be evaluated" in uva("eval", "--baselines", "")[2]
     assert "'replay' has nothing to repeat: no demonstrations were given" in uva("eval", "--baselines", "replay")[2]
     assert "no baseline 'expart'. Did you mean 'expert'" in uva("eval", "--baselines", "expart")[2]
+    assert "no scenario 'pushd'. Did you mean 'pusht'" in uva("eval", "--play.scenarios", "pushd")[2]
     assert "workers is -1, expected 0 or more; set --workers" in uva("eval", "--workers", -1)[2]
     assert (
         f"There is no checkpoint {checkpoint.parent}/lost.ckpt"

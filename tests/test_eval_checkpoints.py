@@ -147,7 +147,7 @@ def test_trainings_count_together():
 def test_families_and_ways_are_in_the_report(uva, runs, tmp_path):
     given = ",".join(f"{name}={runs}/{name}/seed-*/checkpoints/last.ckpt" for name in ("joint", "alone"))
     options = ["--suite", SHORT, "--out", tmp_path, "--workers", 1, "--replays", 0, "--episodes", 2]
-    status, said, complaint = uva("eval", *options, "--ckpt", given, "--actors", "UniPi", "--baselines", "")
+    status, said, complaint = uva("eval", *options, "--ckpt", given, "--play.actors", "UniPi", "--baselines", "")
     assert status == 0, complaint
     found = json.loads((tmp_path / "results.json").read_text())
     assert list(found["contenders"]) == [

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from uva_lightning.action_space import ActionSpace
 from uva_lightning.commands.checks import chosen_device
-from uva_lightning.commands.errors import UserError
+from uva_lightning.commands.errors import UserError, hint
 from uva_lightning.commands.extras import install_command
 from uva_lightning.commands.long_work import alone, stopping_on_sigterm
 from uva_lightning.commands.replay import checked, opened, pipeline, spaced
@@ -44,9 +44,12 @@ REPLAY = "replay"
 
 @dataclass(frozen=True)
 class Playing:
-    """How episodes are played.
+    """What is played, and how.
 
     Args:
+        actors: Ways in which every checkpoint acts besides as robot policy: Planner,UniPi; or YAML, or a file of it,
+            with class_path and init_args by name.
+        scenarios: Some of the suite's only, with commas between; all where left out.
         execute: Actions of each chunk that are run before the policy decides again.
         beside: Episodes side by side; so many are played again at most after the evaluation was killed.
         videos: Episodes of each scenario that are filmed.
@@ -56,6 +59,8 @@ class Playing:
         held: What suites measure on held-out windows.
     """
 
+    actors: str = ""
+    scenarios: str = ""
     execute: int = 8
     beside: int = WAVE
     videos: int = 2
@@ -73,7 +78,6 @@ class Playing:
 def evaluate(
     suite: str = "pusht",
     ckpt: str = "",
-    actors: str = "",
     policy: str = "",
     baselines: str = "hold",
     data: Path | None = None,
@@ -96,8 +100,6 @@ def evaluate(
         ckpt: Checkpoint of a training run, or folder of uva import-checkpoint; several with commas between, and with
             names, UVA=a.ckpt,UVA-action=b.ckpt. A pattern, UVA=runs/seed-*/checkpoints/last.ckpt, names trainings that
             are also counted together.
-        actors: Ways in which every checkpoint acts besides as robot policy: Planner,UniPi; or YAML, or a file of it,
-            with class_path and init_args by name.
         policy: Address of a policy server, ws://HOST:PORT, ours or one of openpi's protocol; several likewise.
         baselines: hold, expert, replay; several with commas between; nothing for none.
         data: Demonstrations to replay first, and to take held-out windows from; those of the first checkpoint's
@@ -108,12 +110,13 @@ def evaluate(
         replays: Demonstrations to replay first, evenly spaced; 0 skips that.
         device: Where the model runs; auto takes the GPU where there is one.
         workers: Processes that simulate; 0 takes one per core.
-        play: How episodes are played.
+        play: What of the suite is played, in which other ways checkpoints act, and how episodes are played.
     """
     _refuse(replays, workers, ckpt + policy + baselines)
     chosen = suite_of(suite, episodes, seed)
-    scenarios, names = list(chosen.scenarios()), [name.strip() for name in baselines.split(",") if name.strip()]
-    given, others = checkpoints(ckpt), ways(actors) if actors else []
+    scenarios = _some(chosen.scenarios(), play.scenarios)
+    names = [name.strip() for name in baselines.split(",") if name.strip()]
+    given, others = checkpoints(ckpt), ways(play.actors) if play.actors else []
     if not scenarios:
         others, names = [], []  # they only play
         if not given:
@@ -143,6 +146,15 @@ def evaluate(
     called["seconds"] = round(time.monotonic() - began, 1)
     films = _films(folder, play.videos, scenarios, contenders, outcome)
     _write(folder, {"format": FORMAT, **called, **content(scenarios, contenders, outcome, films)})
+
+
+def _some(scenarios: Sequence[Scenario], names: str) -> list[Scenario]:
+    """Keep some scenarios by their names, or all."""
+    found, asked = {scenario.name: scenario for scenario in scenarios}, [name.strip() for name in names.split(",")]
+    for name in asked:
+        if names and name not in found:
+            raise UserError(f"The suite has no scenario '{name}'.{hint(name, found)}")
+    return [scenario for scenario in scenarios if not names or scenario.name in asked]
 
 
 def _refuse(replays: int, workers: int, given: str) -> None:

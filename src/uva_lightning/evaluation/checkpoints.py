@@ -223,11 +223,13 @@ def ways(text: str) -> list[Way]:
     try:
         content = yaml.safe_load(Path(text).read_text() if Path(text).suffix in SUFFIXES else text)
     except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"actors cannot be read: {' '.join(str(error).split())}; set --actors.") from error
+        raise UserError(f"actors cannot be read: {' '.join(str(error).split())}; set --play.actors.") from error
     if isinstance(content, str):
         content = {name.strip(): name.strip() for name in content.split(",")}
     if not isinstance(content, dict):
-        raise UserError(f"actors is {content!r}, expected names such as Planner,UniPi, or a mapping; set --actors.")
+        raise UserError(
+            f"actors is {content!r}, expected names such as Planner,UniPi, or a mapping; set --play.actors."
+        )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--actor", type=Callable[[WindowPolicy], Acting])
     found = []

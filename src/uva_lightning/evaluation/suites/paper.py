@@ -30,7 +30,7 @@ class PaperSuite(Suite):
             "Published video quality (4.4)": "it needs a checkpoint of LIBERO-10 or UMI, and I3D's weights in "
             "--play.held.i3d; what this one foresees is measured on held-out windows.",
             "Planning in block pushing (4.5)": "it needs a checkpoint of block pushing: uva eval --suite block_push "
-            "--actors Planner plays policy and planner, uva bench planning also the bound in the true simulator.",
+            "--play.actors Planner plays policy and planner, uva bench planning also the bound in the true simulator.",
             "Inverse dynamics against motion capture (4.6)": "it needs UMI recordings with motion capture, which "
             "are not published; what this one explains is measured on held-out windows.",
             "Action-free human video (4.7)": "it needs two checkpoints of LIBERO-10, see configs/human_video.yaml.",
