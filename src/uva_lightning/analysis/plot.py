@@ -68,8 +68,9 @@ def _column(axis: Any, rows: Sequence[Mapping[str, Any]], column: Column) -> Non
             continue
         steps, colour = [step for step, _ in both], f"C{number}"
         axis.plot(steps, [cell.value for _, cell in both], "o-", color=colour, label=run, markersize=4)
-        if bounds := [(step, *cell.interval) for step, cell in both if cell.interval]:
-            axis.fill_between(*zip(*bounds, strict=True), color=colour, alpha=0.15)
+        for step, cell in both:
+            if cell.interval:
+                axis.plot([step, step], cell.interval, "-", color=colour, linewidth=3, alpha=0.3)
         before = [cell.beside for _, cell in both]
         if all(value is not None for value in before):
             axis.plot(steps, before, ":", color=colour, linewidth=1, label=f"{run}, before training")
