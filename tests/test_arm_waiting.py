@@ -5,7 +5,8 @@ import time
 import pytest
 from arm_socket_bench import Server, station
 
-from uva_lightning.robot.errors import NotArmed
+from uva_lightning.robot.errors import ClockSkew, NotArmed
+from uva_lightning.robot.keeper import Mode
 from uva_lightning.robot.remote_operator import RemoteOperator
 
 
@@ -36,3 +37,21 @@ def test_who_was_silent_while_loading_takes_the_arm_again():
         server.floor.lease.disarm()
         with pytest.raises(NotArmed, match="arming token is not valid"):
             connected.episode_begin({})
+
+
+def test_an_arm_is_parked_whatever_the_clocks_say(monkeypatch):
+    late = [0.0]
+    with Server() as server, station(server, clock=lambda: time.monotonic() - late[0]) as connected:
+        connected.call("home")
+        end = time.monotonic() + 5
+        while server.driver.status().mode != Mode.HOMED:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        monkeypatch.setattr("uva_lightning.robot.remote.COMPARING", 0.0)
+        late[0] = 1.0  # somebody has set our clock back
+        connected.park("enough")
+        while server.driver.status().mode != Mode.IDLE:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        with pytest.raises(ClockSkew, match="have moved against each other"):
+            connected.call("heartbeat")

@@ -183,12 +183,12 @@ class RemoteStation(Station):
         self.link.call("stop", reason=reason[:500])
 
     def park(self, reason: str) -> None:
-        """Have the arm go slowly to where it may go soft."""
-        self.call("park", reason=reason[:500])
+        """Have the arm go slowly to where it may go soft, whatever the clocks say."""
+        self.link.call("park", reason=reason[:500])
 
     def damp(self, reason: str) -> None:
         """Have the arm go soft where it is, as the last resort: without brakes it may sink."""
-        self.call("damp", reason=reason[:500])
+        self.link.call("damp", reason=reason[:500])
 
     def episode_begin(self, meta: Mapping[str, Any]) -> str:
         """Begin a recording at the server; give its name.
