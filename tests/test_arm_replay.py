@@ -73,6 +73,26 @@ def test_wider_limits_allow_what_was_refused(tmp_path):
     assert "carried out today, refused then, OutOfLimits" in told(result)
 
 
+class Stumbling(Hasty):
+    """Says something good once, then only what is too fast."""
+
+    def act(self, observation):
+        chunk = super().act(observation)
+        chunk[0, :, 2] = (0.04 if self.asked == 1 else 0.1) * 0.2 * np.arange(1, 17)
+        return chunk
+
+
+def test_after_a_refusal_a_chunk_is_planned_as_it_was_then(tmp_path):
+    """What was refused is planned again from where the arm stood, not joined to what it had followed before."""
+    strict = changed(LIMITS, eef_speed=0.05)
+    path = RecordedRun(Stumbling(), steps=7, limits=strict).record(tmp_path, Label.FAILURE)
+    chunks = replay(RecordedEpisode(path), strict).chunks
+    assert [chunk.then is None for chunk in chunks] == [True, False, False, False]
+    for chunk in chunks[1:]:
+        then, today = (float(said.split(" m/s")[0].split()[-1]) for said in (chunk.then, chunk.today))
+        assert today == pytest.approx(then, abs=0.003), chunk
+
+
 def test_a_chunk_of_which_only_the_refusal_is_known_stays_refused(tmp_path):
     recording = Recorder(tmp_path, 1000).begin(META)
     recording.step({"time": 1.0, "q": [0.0, 1.49, 1.7, -1.2, 0.0, 0.0], "opening": 0.086})

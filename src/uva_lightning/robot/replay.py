@@ -134,6 +134,7 @@ class _Stage:
                 receipt = self.keeper.send(trajectory, asked.now)
         except (ActionRejected, NotArmed) as error:
             self._apart = self._apart or asked.rejected is None  # the recorded arm goes on, this one does not
+            planner.accepted(None)  # as RolloutRunner: the next one begins where the arm stands
             return f"{type(error).__name__}: {error}"
         self._apart = self._apart or asked.rejected is not None
         planner.accepted(receipt.trajectory)
