@@ -337,9 +337,10 @@ class Keeper:
             self._enter(Mode.FAULT, sentence)
 
     def _enter(self, mode: Mode, reason: str) -> None:
-        if self._slow:
-            self._record("slowed", f"the tool's speed limits slowed {self._slow * self.period:.2f} s of motion")
-        self.mode, self.reason, self._slow = mode, reason, 0
+        slow, self._slow = self._slow, 0
+        self.mode, self.reason = mode, reason
         if mode != Mode.RUNNING:
             self._plan = None
+        if slow:
+            self._record("slowed", f"the tool's speed limits slowed {slow * self.period:.2f} s of motion")
         self._record(mode.value, reason)
