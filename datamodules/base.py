@@ -156,6 +156,11 @@ class RobotDataModule(TrainingData, ABC):
         stored = None if self._shards is None else self._shards.index.origin.tokenizer
         return None if stored is None else str(stored["fingerprint"])
 
+    def move_to(self, path: Path) -> None:
+        """Read other data of this kind from now on."""
+        self.path, self.location = path, str(path)
+        self.forget()
+
     def forget(self) -> None:
         """Drop what was read; it is read again when it is needed."""
         self._store, self._shards, self._text = None, None, None

@@ -112,6 +112,15 @@ def test_a_few_episodes_can_be_taken(made):
         ready(made[0], reading=Reading(episodes=[1, 9]))
 
 
+def test_data_that_move_are_read_where_they_are_then(made, tiny_data):
+    data = ready(made[0])
+    assert not data.has_pictures
+    data.move_to(tiny_data.path)
+    data.setup("validate")
+    assert data.has_pictures, "the shards of the place before are still open"
+    assert data.held_out().with_frames()[torch.arange(2)].video["top"].dtype == torch.uint8
+
+
 def test_windows_may_ask_for_steps_in_any_order(made):
     latents = ready(made[0], made[1].fingerprint()).latents["top"]
     steps = torch.tensor([[0, 359, 60, 59], [1, 1, 2, 0]])

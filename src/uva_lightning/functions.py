@@ -66,7 +66,7 @@ def functions(
     module, every = load_module(ckpt)
     source = every.chosen(set)
     if data is not None:
-        source.path = data
+        source.move_to(data)
     held_out, recorded = HeldOut.from_data(source, windows), source.store.action
     if recorded is None:
         raise ValueError(f"{source.path} has no actions, expected recordings of a robot; set --data to such.")

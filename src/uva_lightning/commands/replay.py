@@ -95,7 +95,8 @@ def pipeline(recordings: Recordings, ckpt: Path | None, set: str | None) -> tupl
     find_checkpoint(ckpt)
     module, every = load_module(ckpt)
     data = every.chosen(set)
-    data.path, data.location, data.generate = recordings.path, str(recordings.path), None
+    data.move_to(recordings.path)
+    data.generate = None
     data.symmetry = data.augment = None
     data.reading = replaced(data.reading, episodes=None)
     data.forget()

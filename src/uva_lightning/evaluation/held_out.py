@@ -101,7 +101,7 @@ def held_out(
 def _windows(contender: Checkpoint, data: Path | None, set: str | None, count: int) -> tuple[HeldOut, str]:
     source = load_module(Path(contender.place))[1].chosen(set)
     if data is not None:
-        source.path = data
+        source.move_to(data)
     if not source.path.exists():
         raise ValueError(f"There are no data at {source.path}, expected those of the training; set --data.")
     return HeldOut.from_data(source, count), str(source.path)
