@@ -21,15 +21,19 @@ from uva_lightning import envs
 from uva_lightning.analysis.checkpoints import gather, training
 from uva_lightning.analysis.episodes import AHEAD, cut, record, velocity
 from uva_lightning.analysis.probe import CONTACT, POSE, ROBOT, VELOCITY
-from uva_lightning.analysis.run import changes_of, summary
+from uva_lightning.analysis.run import Analysis, Asked, changes_of, summary
 from uva_lightning.analysis.table import Cell, Column, columns, related
+from uva_lightning.analysis.video import _mean
 from uva_lightning.balance import FixedWeights
 from uva_lightning.balancers.loss_scale import LossScale
 from uva_lightning.commands.errors import UserError
 from uva_lightning.envs.probing import Probed
+from uva_lightning.evaluation.journal import Journal
 from uva_lightning.model.checkpoint import build
 from uva_lightning.model.fitted import fit_together
+from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.rollouts import Episode, RolloutResult
+from uva_lightning.sampler import ObjectiveSampler
 
 HEAD = """
     video:
@@ -98,6 +102,10 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(run, tmp_path, uva):
     assert "Nothing is to be analysed" in uva("analyze")[2]
     assert "probes is 3, expected at least 8, or 0 for none" in uva("analyze", run, "--probes", 3)[2]
     assert "windows is -1, expected at least 0" in uva("analyze", run, "--windows=-1")[2]
+    wrong = uva("analyze", run, "--env", "block_push", "--changes", "picture_hew")
+    assert (wrong[0], "'block_push' has no change 'picture_hew'" in wrong[2]) == (2, True)
+    wrong = uva("analyze", run, "--env", "block_pusch", "--changes", "picture_hue")
+    assert (wrong[0], "did you mean 'block_push'?" in wrong[2]) == (2, True)
 
 
 def test_weight_and_share_of_video_follow_objectives_and_balancer(run):
@@ -110,8 +118,26 @@ def test_weight_and_share_of_video_follow_objectives_and_balancer(run):
     assert training(module, 20)["video_weight"] == 0.0
     module.balancer = LossScale()
     assert training(module, 20)["video_weight"] is None
+    module.sampler = ObjectiveSampler(module.sampler.objectives, {"policy": 1.0, "video": 0.0})
+    assert training(module, 20)["video_weight"] == 0  # whatever the balancer makes of a loss that is not there
     only, _ = build(untrained.CONFIG)
     assert training(only, 0)["video_share"] == 0
+
+
+def test_video_is_not_measured_where_nothing_trained_its_head(run, tmp_path):
+    module, _ = build(config(run))
+    module.balancer = LossScale()
+    module.sampler = ObjectiveSampler(module.sampler.objectives, {"policy": 1.0, "video": 0.0})
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        analysis = Analysis(Asked("pusht", (), 0, 0, 16, "cpu"), tmp_path, journal)
+        with pytest.raises(ValueError, match="no loss has trained a video head"):
+            analysis._video(WindowPolicy(module))
+
+
+def test_one_episode_has_a_mean_but_no_interval():
+    assert _mean(np.array([1.0, 3.0]), np.array([7, 7])) == {"value": 2.0, "interval": None}
+    low, high = _mean(np.array([1.0, 3.0]), np.array([7, 8]))["interval"]
+    assert low < 2 < high
 
 
 # -- what is probed -----------------------------------------------------------------------------------------------
@@ -189,7 +215,7 @@ def test_changes_are_those_that_an_environment_draws():
 
 
 def result(env, scores):
-    return RolloutResult(env, 8, tuple(Episode(seed, score, False, 9) for seed, score in enumerate(scores)))
+    return RolloutResult(env, 8, tuple(Episode(seed, score, score > 0.8, 9) for seed, score in enumerate(scores)))
 
 
 def test_changes_are_compared_start_by_start():
@@ -197,6 +223,11 @@ def test_changes_are_compared_start_by_start():
     found = summary(played, "e")
     assert found["changed"]["value"] == pytest.approx(0.45)
     assert found["change"]["value"] == pytest.approx(-0.25)
+    assert found["success changed"]["value"] == pytest.approx(0.25)
+    assert found["success change"]["value"] == pytest.approx(-0.25)
+    cells = {column.name: column.cells[0] for column in columns([{"success": found}])}
+    assert cells["success"].value == pytest.approx(0.5)
+    assert cells["success changed"].value == pytest.approx(0.25)
     assert found["scenarios"]["e:a"]["change"]["mean"] == pytest.approx(-0.2)
     assert "changed" not in summary({"e": played["e"]}, "e")
 

@@ -105,7 +105,7 @@ def training(module: UVAModule, step: int) -> dict[str, Any]:
     weight: float | None = 0.0
     for name, objective in objectives.items():
         for view in views:
-            if view in objective.predicts and weight is not None:
+            if shares[name] and view in objective.predicts and weight is not None:
                 factor = module.balancer.constant(view)
                 weight = None if factor is None else weight + shares[name] * objective.weight * factor
     seeing = [name for name, objective in objectives.items() if set(views) & set(objective.predicts)]

@@ -15,15 +15,16 @@ from uva_lightning.analysis.capture import fields
 from uva_lightning.analysis.checkpoints import Subject, training
 from uva_lightning.analysis.episodes import Windows, cut, recorded
 from uva_lightning.analysis.latents import features, probe
-from uva_lightning.analysis.video import RealWindows, measure
+from uva_lightning.analysis.video import measure
 from uva_lightning.envs.games import Start
 from uva_lightning.envs.perturb import EDITS, LOOKS
 from uva_lightning.envs.vector import Workers
-from uva_lightning.evaluation.checkpoints import Checkpoint, Given
+from uva_lightning.evaluation.checkpoints import Checkpoint, Given, untrained
 from uva_lightning.evaluation.content import difference
 from uva_lightning.evaluation.journal import Journal, key_of
 from uva_lightning.evaluation.run import Evaluation
 from uva_lightning.evaluation.suite import Scenario
+from uva_lightning.metrics.comparison import HeldOut
 from uva_lightning.metrics.intervals import bootstrap_mean
 from uva_lightning.model.checkpoint import before_training, load_module, read
 from uva_lightning.policy.windows import WindowPolicy
@@ -90,7 +91,7 @@ class Analysis:
         self.left_out: dict[str, str] = {}
         self._versions = versions()
         self._windows: Windows | None = None
-        self._real: RealWindows | None = None
+        self._real: HeldOut | None = None
 
     def __call__(self, subjects: Sequence[Subject], pool: Workers | None) -> list[dict[str, Any]]:
         """Measure all, and once per run the model before its training.
@@ -126,7 +127,7 @@ class Analysis:
         if self.asked.windows:
             source = self.data.resolve() if self.data else yaml.safe_load(read(self._first.path)["config"])["data"]
             held = {"windows": self.asked.windows, "data": str(source)}
-            step(VIDEO, own | held, lambda: self._video(subject, policy))
+            step(VIDEO, own | held, lambda: self._video(policy))
         if self.asked.probes:
             step(LATENTS, own | probed, lambda: self._latents(policy))
             step(UNTRAINED, _model(subject, policy) | probed, lambda: self._latents(self._before(subject)))
@@ -146,8 +147,8 @@ class Analysis:
                 return None
         return self.journal.known[key]
 
-    def _video(self, subject: Subject, policy: WindowPolicy) -> dict[str, Any]:
-        if training(policy.module, subject.step)["video_weight"] == 0:
+    def _video(self, policy: WindowPolicy) -> dict[str, Any]:
+        if next(iter(policy.module.cameras)) in untrained(policy.module):
             raise ValueError("no loss has trained a video head, its weights are the first ones.")
         return measure(policy, self._held_out())
 
@@ -172,15 +173,15 @@ class Analysis:
             self._windows = cut(played, policy.spec)
         return self._windows
 
-    def _held_out(self) -> RealWindows:
+    def _held_out(self) -> HeldOut:
         """Take the held-out windows of the first checkpoint; all have the same contract."""
         if self._real is None:
             source = load_module(self._first.path)[1].chosen(self.asked.set)
             if self.data is not None:
-                source.path, source.location = self.data, str(self.data)
+                source.move_to(self.data)
             if not source.path.exists():
                 raise ValueError(f"The data of the training, {source.path}, are not here; set --data.")
-            self._real = RealWindows.of(source, self.asked.windows)
+            self._real = HeldOut.from_data(source, self.asked.windows)
         return self._real
 
     def _success(self, contender: Checkpoint, pool: Workers) -> dict[str, Any]:
@@ -205,7 +206,10 @@ def _model(subject: Subject, policy: WindowPolicy) -> dict[str, Any]:
 
 
 def summary(played: Mapping[str, RolloutResult], plain: str) -> dict[str, Any]:
-    """Give each scenario's numbers, and the mean over the changed ones: ``changed`` and ``change``, start by start."""
+    """Give each scenario's numbers, and the mean over the changed ones: ``changed`` and ``change``, start by start.
+
+    Both are of the score; with ``success`` before their names they are of the share of solved episodes.
+    """
     scenarios = {}
     for name, result in played.items():
         record = result.record()
@@ -216,8 +220,9 @@ def summary(played: Mapping[str, RolloutResult], plain: str) -> dict[str, Any]:
     found: dict[str, Any] = {"scenarios": scenarios}
     changed = [name for name in played if name != plain]
     if plain in played and changed:
-        scores = {name: np.array([one.score for one in result.episodes]) for name, result in played.items()}
-        mean = np.mean([scores[name] for name in changed], axis=0)  # of each start
-        for name, values in (("changed", mean), ("change", mean - scores[plain])):
-            found[name] = {"value": float(values.mean()), "interval": list(bootstrap_mean(values))}
+        for measure, prefix in (("score", ""), ("success", "success ")):
+            values = {name: [float(getattr(one, measure)) for one in played[name].episodes] for name in played}
+            mean = np.mean([values[name] for name in changed], axis=0)  # of each start
+            for name, one in (("changed", mean), ("change", mean - values[plain])):
+                found[prefix + name] = {"value": float(one.mean()), "interval": list(bootstrap_mean(one))}
     return found

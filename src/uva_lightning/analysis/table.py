@@ -142,13 +142,16 @@ def _of(part: str, *keys: str) -> Callable[[Row], Cell | None]:
     return cell
 
 
-def _plain(row: Row) -> Cell | None:
-    scenarios = (row.get(SUCCESS) or {}).get("scenarios", {})
-    plain = next((one for name, one in scenarios.items() if ":" not in name), None)
-    return None if plain is None else Cell(plain["score"], tuple(plain["score_interval"]))
+def _plain(measure: str) -> Callable[[Row], Cell | None]:
+    def cell(row: Row) -> Cell | None:
+        scenarios = (row.get(SUCCESS) or {}).get("scenarios", {})
+        plain = next((one for name, one in scenarios.items() if ":" not in name), None)
+        return None if plain is None else Cell(plain[measure], tuple(plain[f"{measure}_interval"]))
+
+    return cell
 
 
-_SCORE = "mean of the maximum reward"
+_SCORE, _SOLVED = "mean of the maximum reward", "share of solved episodes"
 _MEASURES: tuple[tuple[str, str, Callable[[Row], Cell | None]], ...] = (
     (
         "video weight",
@@ -165,7 +168,9 @@ _MEASURES: tuple[tuple[str, str, Callable[[Row], Cell | None]], ...] = (
     ("pose ahead", "likewise, object pose at the end of the horizon", _probe(POSE, AHEAD)),
     ("entropy", "of attention, mean of all heads; 1 is uniform", _attention("entropy")),
     ("other frames", "share of attention that leaves a token's own frame slot", _attention("same", invert=True)),
-    ("score", _SCORE, _plain),
+    ("score", _SCORE, _plain("score")),
     ("changed", f"{_SCORE}, mean of the visual changes", _of(SUCCESS, "changed")),
     ("change", "what the visual changes cost, start by start", _of(SUCCESS, "change")),
+    ("success", _SOLVED, _plain("success")),
+    ("success changed", f"{_SOLVED}, mean of the visual changes", _of(SUCCESS, "success changed")),
 )

@@ -18,10 +18,11 @@ from uva_lightning.analysis.run import Analysis, Asked, changes_of
 from uva_lightning.analysis.table import columns, related
 from uva_lightning.benchmarks.machine import machine
 from uva_lightning.commands.checks import check_least, chosen_device
-from uva_lightning.commands.errors import UserError
+from uva_lightning.commands.errors import UserError, hint
 from uva_lightning.commands.extras import install_command
 from uva_lightning.commands.long_work import alone, stopping_on_sigterm
 from uva_lightning.commands.rollout import run_folder
+from uva_lightning.envs.perturb import EDITS
 from uva_lightning.envs.vector import Workers
 from uva_lightning.evaluation.journal import Journal
 from uva_lightning.results import versions, write_json
@@ -69,7 +70,11 @@ def analyze(
     if 0 < probes < LEAST_EPISODES:
         raise UserError(f"probes is {probes}, expected at least {LEAST_EPISODES}, or 0 for none; set --probes.")
     subjects = gather(runs, ckpts)
-    chosen = tuple(one.strip() for one in changes.split(",") if one.strip()) or (changes_of(env) if episodes else ())
+    offered = changes_of(env) if probes or episodes else ()  # refuses an environment that is not there
+    chosen = tuple(one.strip() for one in changes.split(",") if one.strip()) or (offered if episodes else ())
+    known = list(dict.fromkeys((*offered, *EDITS)))
+    if episodes and (unknown := [one for one in chosen if one not in known]):
+        raise UserError(f"'{env}' has no change '{unknown[0]}'.{hint(unknown[0], known)}")
     asked = Asked(env, chosen, episodes, probes, windows, chosen_device(device), set)
     folder = out or run_folder(subjects[0].path) / NAME
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,9 +109,11 @@ def _write(
     with whole(folder / f"{NAME}.md") as part:
         part.write_text(page)
     sys.stdout.write(f"\n{page}\n")
+    files = [f"{NAME}.md", f"{NAME}.json"]
     try:
         with whole(folder / f"{NAME}.png") as part:
             draw(rows, found, part)
+        files.append(f"{NAME}.png")
     except ImportError as error:
         sys.stdout.write(f"No plot: {error}; install it with {install_command('matplotlib')}\n")
-    sys.stdout.write(f"{NAME}.md, {NAME}.json and {NAME}.png are in {folder}\n")
+    sys.stdout.write(f"{', '.join(files)} are in {folder}\n")

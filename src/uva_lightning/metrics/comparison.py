@@ -92,11 +92,13 @@ class HeldOut:
         observation: What the model may see.
         future: Real future frames, u8[n, t, H, W, 3] per camera.
         action: Real actions, f32[n, h, a].
+        episodes: i64[n], episode of each window; None where that is not known.
     """
 
     observation: WindowObservation
     future: Frames
     action: NDArray[np.float32]
+    episodes: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, batches: Iterator[Batch], samples: int) -> HeldOut:
@@ -137,7 +139,8 @@ class HeldOut:
         if not len(windows):
             raise ValueError("There are no held-out windows; raise data.val_ratio.")
         rows = torch.linspace(0, len(windows) - 1, min(samples, len(windows))).long()
-        return cls.of(iter([windows[rows]]), samples)  # only their pictures are read
+        found = cls.of(iter([windows[rows]]), samples)  # only their pictures are read
+        return replace(found, episodes=windows.windows.episode_index(rows.numpy()))
 
 
 def video_functions(policy: WindowPolicy, held_out: HeldOut, seed: int = 0) -> dict[str, Comparison]:
