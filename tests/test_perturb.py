@@ -10,8 +10,19 @@ pytest.importorskip("pymunk")
 pytest.importorskip("shapely")
 pytest.importorskip("cv2")
 
+import gymnasium as gym
+
 from uva_lightning import envs
-from uva_lightning.envs.perturb import EDITS, LIGHT_BLUE, LIGHT_RED, LOOKS, FloorObject, floor_of, most_frequent
+from uva_lightning.envs.perturb import (
+    EDITS,
+    LIGHT_BLUE,
+    LIGHT_RED,
+    LOOKS,
+    FloorObject,
+    floor_of,
+    most_frequent,
+    perturbed,
+)
 
 CHANGES = [*LOOKS, *EDITS]
 SEED = 100_000
@@ -95,6 +106,28 @@ def test_hue_keeps_greys_and_brightness():
     luma = np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(turned @ luma, picture @ luma, atol=1)
     assert turned[0, 0].argmax() == 1  # red has become green
+
+
+class TwoViews(gym.Env):
+    """The left camera sees a red floor, the right one a green one."""
+
+    cameras, camera = ("left", "right"), "left"
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return {}, {}
+
+    def render(self):
+        return np.full((8, 8, 3), (200, 0, 0) if self.camera == "left" else (0, 200, 0), np.uint8)
+
+
+def test_each_camera_has_a_floor_of_its_own():
+    env = perturbed(TwoViews(), "views", "picture_background_color")
+    for _ in range(2):  # the second episode begins with the camera that was drawn last
+        env.reset(seed=1)
+        for camera in env.unwrapped.cameras:
+            env.unwrapped.camera = camera
+            assert (env.render() == LIGHT_BLUE).all()
 
 
 def test_errors_tell_the_fix():

@@ -135,21 +135,30 @@ EDITS: dict[str, Callable[[], PictureEdit]] = {
 
 
 class Pictured(gym.Wrapper[Any, Any, Any, Any]):
-    """Change the pictures of an environment."""
+    """Change the pictures of an environment, those of each of its cameras by an edit of its own.
 
-    def __init__(self, env: gym.Env[Any, Any], edit: PictureEdit) -> None:
+    Args:
+        env: Draws; one with several cameras has ``cameras``, and draws the one that its attribute ``camera`` names.
+        edit: Makes an edit.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], edit: Callable[[], PictureEdit]) -> None:
         super().__init__(env)
-        self.edit = edit
+        self.edits = {camera: edit() for camera in getattr(env.unwrapped, "cameras", (None,))}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
-        self.edit.begin(np.asarray(self.env.render(), dtype=np.uint8), seed or 0)
+        for camera, edit in self.edits.items():
+            if camera is not None:
+                self.env.unwrapped.camera = camera  # type: ignore[attr-defined]
+            edit.begin(np.asarray(self.env.render(), dtype=np.uint8), seed or 0)
         return observation, info
 
     def render(self) -> Picture:  # always a picture
         """Draw the scene, changed."""
-        return self.edit(np.asarray(self.env.render(), dtype=np.uint8))
+        edit = self.edits[getattr(self.env.unwrapped, "camera", None)]
+        return edit(np.asarray(self.env.render(), dtype=np.uint8))
 
 
 def perturbed(env: gym.Env[Any, Any], name: str, change: str) -> gym.Env[Any, Any]:
@@ -164,7 +173,7 @@ def perturbed(env: gym.Env[Any, Any], name: str, change: str) -> gym.Env[Any, An
         ValueError: There is no such change for this environment.
     """
     if change in EDITS:
-        return Pictured(env, EDITS[change]())
+        return Pictured(env, EDITS[change])
     known = [*(LOOKS if hasattr(env.unwrapped, "look") else ()), *EDITS]
     if change not in known:
         near = difflib.get_close_matches(change, known, n=1)
