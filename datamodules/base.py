@@ -157,8 +157,8 @@ class RobotDataModule(TrainingData, ABC):
         return None if stored is None else str(stored["fingerprint"])
 
     def move_to(self, path: Path) -> None:
-        """Read other data of this kind from now on."""
-        self.path, self.location = path, str(path)
+        """Read the recordings at another path from now on, whatever they are packed in."""
+        self.path, self.location, self.generate = path, str(path), None
         self.forget()
 
     def forget(self) -> None:

@@ -239,6 +239,18 @@ def test_pictures_are_packed_without_loss_and_read_as_any_data(tiny_data, tmp_pa
     assert data.latents["top"].shape == (1, 360, 3, 3)
 
 
+def test_other_data_are_read_from_shards_and_from_folders_alike(tiny_data, tmp_path):
+    """A command's --data may name either, whatever the training read."""
+    pack_pictures(tiny_data(), tmp_path / "pictures", shard_mb=1)
+    source = tiny_data()
+    folder, expected = source.path, np.asarray(source.store.action)
+    source.move(tmp_path / "pictures")
+    np.testing.assert_array_equal(source.store.action, expected)
+    shutil.rmtree(tmp_path / "pictures")
+    source.move(folder)
+    np.testing.assert_array_equal(source.store.action, expected)
+
+
 def test_packing_twice_gives_the_same_bytes_with_any_number_of_processes(tiny_data, tmp_path):
     for workers in (1, 2):
         pack_pictures(tiny_data(), tmp_path / str(workers), workers, 1)

@@ -140,6 +140,9 @@ def test_what_is_missing_is_said(uva, tmp_path):
         Measuring(lpips=tmp_path / "lpips.pt").features()
     with pytest.raises(UserError, match="no I3D network at .*i3d.pt"):
         Measuring(i3d=tmp_path / "i3d.pt").features()
+    options = ("--suite", "paper", "--out", tmp_path / "out", "--play.held.i3d", tmp_path / "i3d.pt")
+    assert "no I3D network at" in uva("eval", *options)[2]
+    assert not (tmp_path / "out").exists(), "nothing was played"
     with pytest.raises(ValueError, match=r"rounds is 0, expected at least 1; set --play\.held\.rounds"):
         Measuring(rounds=0)
     assert suite_of("offline").held_out

@@ -95,8 +95,8 @@ def evaluate(
     command goes on where it was killed, and plays only what is new when there are more episodes or contenders.
 
     Args:
-        suite: pusht, pusht_official, block_push, latency, offline or paper; or a YAML file with class_path and
-            init_args of your own.
+        suite: pusht, pusht_official, block_push, latency, offline, paper, libero_10 or another of LIBERO's, toolhang;
+            or a YAML file with class_path and init_args of your own.
         ckpt: Checkpoint of a training run, or folder of uva import-checkpoint; several with commas between, and with
             names, UVA=a.ckpt,UVA-action=b.ckpt. A pattern, UVA=runs/seed-*/checkpoints/last.ckpt, names trainings that
             are also counted together.
@@ -114,6 +114,7 @@ def evaluate(
     """
     _refuse(replays, workers, ckpt + policy + baselines)
     chosen = suite_of(suite, episodes, seed)
+    features = play.held.features() if chosen.held_out else []  # a file that is missing is told before hours of play
     scenarios = _some(chosen.scenarios(), play.scenarios)
     names = [name.strip() for name in baselines.split(",") if name.strip()]
     given, others = checkpoints(ckpt), ways(play.actors) if play.actors else []
@@ -140,7 +141,7 @@ def evaluate(
                 evaluation = Evaluation(folder, pool, play.videos, play.beside)
                 outcome = _play(evaluation, scenarios, contenders, journal, suite)
                 spent["crashes"] = pool.crashes
-        measured = held_out(contenders, data, play.set, play.held, journal) if chosen.held_out else {}
+        measured = held_out(contenders, data, play.set, play.held, features, journal) if chosen.held_out else {}
     called: dict[str, Any] = {"suite": suite, "command": shlex.join(["uva", *sys.argv[1:]])}
     called |= {"missing": dict(chosen.missing()), "held_out": measured, **spent}
     called["seconds"] = round(time.monotonic() - began, 1)

@@ -95,11 +95,9 @@ def pipeline(recordings: Recordings, ckpt: Path | None, set: str | None) -> tupl
     find_checkpoint(ckpt)
     module, every = load_module(ckpt)
     data = every.chosen(set)
-    data.move_to(recordings.path)
-    data.generate = None
     data.symmetry = data.augment = None
     data.reading = replaced(data.reading, episodes=None)
-    data.forget()
+    data.move_to(recordings.path)
     return data, module.actions.of(module.spec.chosen(set))
 
 

@@ -67,7 +67,12 @@ class Measuring:
 
 
 def held_out(
-    contenders: Sequence[Contender], data: Path | None, set: str | None, measuring: Measuring, journal: Journal
+    contenders: Sequence[Contender],
+    data: Path | None,
+    set: str | None,
+    measuring: Measuring,
+    features: Sequence[VideoFeatures],
+    journal: Journal,
 ) -> dict[str, Any]:
     """Measure all checkpoints; what the journal has is not measured again.
 
@@ -76,12 +81,13 @@ def held_out(
         data: Data with held-out episodes; those of each checkpoint's training where left out.
         set: Data set of a mixture.
         measuring: What is measured.
+        features: Its features.
         journal: Holds what is done, and takes what is new.
 
     Returns:
         By contender what ``metrics.held_out.measure`` gives, or ``skipped`` with the reason.
     """
-    features, found = measuring.features(), dict[str, Any]()
+    found = dict[str, Any]()
     for contender in contenders:
         if isinstance(contender, Checkpoint):
             try:
