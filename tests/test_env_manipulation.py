@@ -75,6 +75,16 @@ def test_an_episode_follows_its_seed_and_ends_when_the_task_is_done(env):
     assert (reward, terminated, info["success"]) == (1, True, True)
 
 
+def test_a_start_without_room_is_drawn_again_from_the_same_stream(env):
+    again = 0
+    for seed in range(4):
+        random = np.random.RandomState(seed)
+        while (place := random.uniform(-0.1, 0.1, 3))[0] < 0:  # where the stand-in has no room
+            again += 1
+        np.testing.assert_allclose(env.reset(seed=seed)[0]["eef_pos"], place, atol=1e-6)
+    assert again > 0
+
+
 def test_pictures_are_upright_and_fixed_starts_are_the_files(env):
     env.reset(seed=0)
     picture = env.render()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .installed import ASSETS, CONFIG, STARTS
-from .scene import Answer, Scene
+from .scene import Answer, Scene, placed
 from .wire import Refused
 from .worker import choose_gl
 
@@ -57,7 +57,7 @@ class Libero(Scene):
                 "LIBERO; run: uva env install libero --assets PATH, or without --assets to download them."
             )
         try:
-            self.env, told = self._make(self._scenes / suite / f"{name}.bddl")
+            self.env, told = placed(lambda: self._make(self._scenes / suite / f"{name}.bddl"))
         except (OSError, ValueError) as error:
             if isinstance(error, ValueError) and not _GONE.search(str(error)):
                 raise

@@ -2,6 +2,9 @@ import os
 import types
 
 import numpy as np
+from robosuite.utils.errors import RandomizationError
+
+NO_ROOM = 0.0
 
 
 class Point:
@@ -19,6 +22,8 @@ class Point:
 
     def reset(self):
         self.place = np.random.uniform(-0.1, 0.1, 3)
+        if self.place[0] < NO_ROOM:
+            raise RandomizationError("Cannot place all objects ):")
         return self._get_observations()
 
     def step(self, action):
