@@ -1,7 +1,9 @@
 """LIBERO's environment around a stand-in for LIBERO itself, in the real processes and messages."""
 
 import json
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -99,6 +101,8 @@ def test_pictures_are_upright_and_fixed_starts_are_the_files(env):
         env.reset(seed=0, options={"start": 2})
     with pytest.raises(ValueError, match=r"has \[2\] numbers, expected \[4\]"):
         env.reset(seed=0, options={"state": (0, 1)})
+    with pytest.raises(ValueError, match="reset got 'start' and state, expected one way to begin"):
+        env.reset(seed=0, options={"start": 1, "state": (0, 1, 2, 3)})
     env.reset(seed=0)  # the simulator lives on
     with pytest.raises(ValueError, match="has no rotation"):
         env.step(np.zeros(10, np.float32))
@@ -112,6 +116,18 @@ def test_it_shows_what_a_policy_of_libero_was_trained_on(libero):
         assert observation["state"]["target"].shape == (2, 10)
     finally:
         env.close()
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def test_a_simulator_that_does_not_fit_is_ended(libero):
+    before = children()
+    with pytest.raises(ValueError, match="libero_object/0 has action width 10, the model was trained with 7") as caught:
+        open_env("libero_object/0", replace(SPEC, action_dim=7))
+    assert children() <= before
+    assert caught.tb is not None, "the traceback still holds the environment"
 
 
 def test_each_camera_has_a_history_of_its_own(libero):
@@ -146,6 +162,8 @@ def test_a_simulator_that_dies_is_started_again_by_the_next_reset(env):
     env.reset(seed=0)
     with pytest.raises(SimulatorDied, match="ended with status 3 at 'step'"):
         env.step(np.array([0, 0, -10, 1, 0, 0, 0, 1, 0, 0], np.float32))
+    with pytest.raises(SimulatorDied, match="No simulator libero runs at 'step', expected a reset before"):
+        env.step(GOAL)
     env.reset(seed=0)
 
 

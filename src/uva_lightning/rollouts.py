@@ -309,7 +309,11 @@ def open_env(
             raise ValueError(f"max_steps is {max_steps}, expected at least 1 control step.")
         game = TimeLimit(game, max_steps)
     env = RecedingHorizon(game, execute, frame_offsets(spec), spec.horizon, record_every=int(record))
-    _check_fits(env, name, spec)
+    try:
+        _check_fits(env, name, spec)
+    except BaseException:
+        env.close()  # it may be a process that holds gigabytes
+        raise
     return env
 
 

@@ -79,6 +79,8 @@ class Manipulation(gym.Env[Any, Any]):
         super().reset(seed=seed)
         given = known_options(options, self.known)
         seed = episode_seed(seed, self.np_random)
+        if self._client is None:
+            self._client = self._started()
         head, numbers = self._begin(seed, given)
         return self._observation(numbers), self._info(head)
 
@@ -108,8 +110,8 @@ class Manipulation(gym.Env[Any, Any]):
         self, verb: str, arrays: Mapping[str, NDArray[Any]] | None = None, **given: Any
     ) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
         try:
-            if self._client is None:
-                self._client = self._started()
+            if self._client is None:  # a new one would stand at another start, and nobody would know
+                raise SimulatorDied(f"No simulator {self.kind} runs at '{verb}', expected a reset before; do that.")
             return self._client.ask(verb, arrays, **given)
         except SimulatorDied:
             self.close()
@@ -149,6 +151,8 @@ class Libero(Manipulation):
     def _begin(self, seed: int, given: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
         if "start" not in given:
             return super()._begin(seed, given)
+        if others := sorted({"state", "bodies"} & set(given)):
+            raise ValueError(f"reset got 'start' and {', '.join(others)}, expected one way to begin; leave one out.")
         return self._ask("start", number=int(given["start"]), seed=seed, settle=int(given.get("settle", 0)))
 
 
