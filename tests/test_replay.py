@@ -21,6 +21,7 @@ import torch
 import untrained
 
 from uva_lightning.action_space import ActionSpace
+from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.replay import checked, opened, pipeline, summary
 from uva_lightning.datamodules.pusht import PushT
 from uva_lightning.datamodules.windows import Window
@@ -104,8 +105,24 @@ def test_demonstrations_of_uva_demos_begin_from_their_seeds(replayed, tmp_path):
 @pytest.mark.slow
 def test_demonstrations_of_block_pushing(replayed, tmp_path):
     write_demos("block_push", tmp_path / "demos", episodes=2, workers=1)
-    status, result, _ = replayed(tmp_path / "demos", "--env", "block_push")
+    status, result, _ = replayed(tmp_path / "demos", "--env", "block_push_rg")
     assert (status, result["own_score"], result["score"]) == (0, 1.0, 1.0)
+
+
+def test_any_kind_of_block_pushing_is_replayed_in_the_one_that_was_recorded(tmp_path):
+    path = played_demos.demos(tmp_path / "demos")
+    meta = path / "meta.json"
+    meta.write_text(meta.read_text().replace("pusht", "block_push_scattered"))
+    recordings = opened("block_push_rg:picture_hue", path)
+    assert (recordings.env, recordings.name) == ("block_push_scattered:picture_hue", "block_push_scattered")
+    assert [one.start.seed for one in recordings.recorded] == [3, 4]
+    with pytest.raises(UserError, match="demonstrations of 'block_push_scattered', not of 'pusht'; set --env block_"):
+        opened("pusht", path).episodes()
+
+
+def test_changes_of_the_look_are_replayed_too(replayed, tmp_path):
+    status, result, _ = replayed(played_demos.demos(tmp_path / "demos"), "--env", "pusht:goal_color")
+    assert (status, result["env"], result["score"]) == (0, "pusht:goal_color", pytest.approx(result["own_score"]))
 
 
 def test_a_checkpoint_brings_its_own_reading_and_normaliser(replayed, uva, tmp_path, tiny_data):
@@ -139,7 +156,7 @@ def test_chunks_are_cut_as_in_training(tmp_path, space):
 
 
 def test_errors_tell_the_fix(uva, tmp_path):
-    assert "only block_push, libero_10, " in uva("replay", "--data", tmp_path, "--env", "hanoi")[2]
+    assert "only block_push, block_push_careless, " in uva("replay", "--data", tmp_path, "--env", "hanoi")[2]
     assert f"There is no dataset at {tmp_path / 'nothing'}" in uva("replay", "--data", tmp_path / "nothing")[2]
     assert "holds no state of the block" in uva("replay", "--data", tmp_path)[2]
     path = played_demos.demos(tmp_path / "demos")

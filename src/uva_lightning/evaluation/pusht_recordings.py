@@ -34,18 +34,18 @@ class PushTRecordings(Recordings):
 
     def data(self) -> RobotDataModule:
         """See the base class."""
-        return _DATA[self.env](self.path, window=Window(frames=1))
+        return _DATA[self.name](self.path, window=Window(frames=1))
 
     def episodes(self) -> Sequence[Recorded]:
         """See the base class."""
         if demos.matches(self.path):
-            return seeded(self.env, self.path)
+            return seeded(self.name, self.path)
         if replay_buffer.matches(self.path):
             return self._states()
         if lerobot.matches(self.path):
             return self._lerobot()
         if not self.path.exists():
-            raise FileNotFoundError(f"There is no dataset at {self.path}; record one with: uva demos {self.env} --out")
+            raise FileNotFoundError(f"There is no dataset at {self.path}; record one with: uva demos {self.name} --out")
         raise UserError(
             f"{self.path} holds no state of the block to begin from, expected a replay buffer of Diffusion Policy, its "
             "LeRobot copy, or a folder of uva demos."

@@ -48,6 +48,11 @@ class Recordings(ABC):
     def __init__(self, env: str, path: Path) -> None:
         self.env, self.path = env, path
 
+    @property
+    def name(self) -> str:
+        """Name of the environment without a change of what it looks like."""
+        return self.env.partition(":")[0]
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         _REGISTRY.update(dict.fromkeys(cls.envs, cls))
@@ -68,6 +73,11 @@ class Recordings(ABC):
         Raises:
             ValueError: The data do not say how the simulator was at the start.
         """
+
+
+def made_for(folder: Path) -> str:
+    """Tell which environment a folder of ``uva demos`` was recorded in."""
+    return str(json.loads((folder / META).read_text()).get("env"))
 
 
 def recordings_of(env: str, path: Path) -> Recordings:
@@ -91,9 +101,8 @@ def seeded(env: str, folder: Path) -> list[Recorded]:
     Raises:
         UserError: They are demonstrations of another environment.
     """
-    made_for = json.loads((folder / META).read_text()).get("env")
-    if made_for != env:
-        raise UserError(f"{folder} holds demonstrations of '{made_for}', not of '{env}'; set --env {made_for}.")
+    if (recorded := made_for(folder)) != env:
+        raise UserError(f"{folder} holds demonstrations of '{recorded}', not of '{env}'; set --env {recorded}.")
     found = []
     for file in sorted(folder.glob("episode_*.npz")):
         with np.load(file, allow_pickle=False) as arrays:
