@@ -52,6 +52,15 @@ def test_clips_are_prepared_as_in_the_official_code():
     np.testing.assert_allclose(prepared[..., ::8, ::8], NUMBERS["preprocessed_224_stride8"], atol=1e-6)
 
 
+def test_long_pictures_are_cut_in_the_middle_as_in_the_official_code():
+    frames = torch.randint(0, 256, (1, 2, 24, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    wide = torch.nn.functional.interpolate(frames[0].permute(0, 3, 1, 2) / 255.0, (224, 299), mode="bilinear")
+    expected = 2 * wide[..., 37:261] - 1  # 298.67 px are rounded up
+    assert torch.allclose(clips(frames)[0].transpose(0, 1), expected, atol=1e-5)
+    turned = clips(frames.transpose(2, 3))[0].transpose(0, 1)
+    assert torch.allclose(turned.transpose(2, 3), expected, atol=1e-5)
+
+
 def test_short_clips_repeat_their_frames():
     frames = torch.arange(8).view(2, 4, 1, 1, 1)
     assert lengthened(frames)[1, :, 0, 0, 0].tolist() == [4] * 4 + [5] * 4 + [6] * 4 + [7] * 4

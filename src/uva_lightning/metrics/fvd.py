@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def clips(frames: Tensor, side: int = SIDE) -> Tensor:
     n, t, height, width, _ = frames.shape
     x = frames.flatten(0, 1).permute(0, 3, 1, 2).float() / 255.0
     factor = side / min(height, width)
-    size = (side, -(-int(width * factor) // 1)) if height < width else (-(-int(height * factor) // 1), side)
+    size = (side, math.ceil(width * factor)) if height < width else (math.ceil(height * factor), side)
     x = functional.interpolate(x, size, mode="bilinear", align_corners=False)
     top, left = (x.shape[2] - side) // 2, (x.shape[3] - side) // 2
     x = x[:, :, top : top + side, left : left + side]
