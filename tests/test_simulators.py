@@ -109,6 +109,8 @@ def test_an_environment_is_whole_only_with_its_marker_and_these_pins(place, monk
     (place.venv / "filled").write_text(place.pinned)
     (place.folder / MARKER).write_text('{"pins": "' + place.pinned + '"}')
     assert ready("libero") == place
+    assert main(["env", "install", "libero", "--dir", str(place.folder.parent), "--python", "no-such-python"]) == 2
+    assert place.whole, "what was refused changes nothing"
     (place.venv / "filled").write_text("other pins")
     assert not place.whole
 
@@ -134,6 +136,13 @@ def test_what_hinders_an_installation_is_one_sentence(tmp_path, monkeypatch, cap
     assert "cannot be made" in capsys.readouterr().err
     monkeypatch.setattr(install, "ROOM_GB", 1e9)
     assert "make room or set --dir" in run()
+
+
+def test_why_an_environment_does_not_run_is_in_the_log(place, monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "disabled")
+    with pytest.raises(UserError, match=r"does not run \(ModuleNotFoundError: .*libero.*the whole error is in"):
+        install.check(place)
+    assert "Traceback" in (place.folder / "install.log").read_text()
 
 
 @pytest.mark.slow

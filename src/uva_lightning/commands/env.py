@@ -28,7 +28,8 @@ def libero(assets: Path | None = None, dir: Path | None = None, python: str = ""
     Args:
         assets: Folder ``assets`` of LIBERO; what was given before where left out, or else it is downloaded.
         dir: Folder of all environments; UVA_ENVS, or the user's data folder, where left out.
-        python: Interpreter that makes the environment; that of this one where left out.
+        python: Interpreter that makes the environment, anew where it has another version; its own, or else that of
+            this one, where left out.
         pip_args: More options for pip, with an equals sign: --pip_args='--index-url URL'.
 
     Returns:
@@ -64,7 +65,8 @@ def toolhang(dir: Path | None = None, python: str = "", pip_args: str = "") -> i
 
     Args:
         dir: Folder of all environments; UVA_ENVS, or the user's data folder, where left out.
-        python: Interpreter that makes the environment; that of this one where left out.
+        python: Interpreter that makes the environment, anew where it has another version; its own, or else that of
+            this one, where left out.
         pip_args: More options for pip, with an equals sign: --pip_args='--index-url URL'.
 
     Returns:
@@ -104,7 +106,7 @@ def _install(
             f"{place.folder} cannot be made ({error}), expected a folder to install into; set --dir."
         ) from error
     with alone(place.folder / LOCK, "uva env install"), stopping_on_sigterm():
-        install.install(place, python or install.default_python(), pip_args, add, pythons)
+        install.install(place, python, pip_args, add, pythons)
     sys.stdout.write(f"{name} is installed in {place.folder} and has stepped an arm.\n")
     if dir is not None:
         sys.stdout.write(f"Set UVA_ENVS={dir.absolute()} for the commands that use it.\n")

@@ -39,7 +39,7 @@ def install(
 
     Args:
         place: Where it lies.
-        python: Interpreter that makes it.
+        python: Interpreter that makes it; where left out the one that it has, or else that of this environment.
         pip_args: More options for pip.
         add: Brings what pip does not, and gives what the marker tells of it.
         pythons: Versions of Python for which all pinned packages have wheels.
@@ -47,19 +47,21 @@ def install(
     Raises:
         UserError: Something is missing: Python's module venv, the network, room, a package.
     """
-    (place.folder / MARKER).unlink(missing_ok=True)
-    if not place.filled:
-        _expect_python(python, pythons)
+    kept = _expect_python(str(place.python), pythons) if place.filled else ""
+    maker = python or (str(place.python) if kept else default_python())
+    version = _expect_python(maker, pythons)
+    if version != kept:
         _expect_room(place.folder)
+    (place.folder / MARKER).unlink(missing_ok=True)  # only now: what was refused above has changed nothing
+    if version != kept:
         shutil.rmtree(place.venv, ignore_errors=True)  # whatever a run that was stopped has left
         log = place.folder / LOG
         with log.open("w") as written:
-            _make_venv(place, python, written)
+            _make_venv(place, maker, written)
             _pip(place, pip_args, written, log)
         with whole(place.venv / FILLED) as part:
             part.write_text(place.pinned)
     settle_settings(place.packages())
-    version = _expect_python(str(place.python), pythons)
     found = {"format": "uva_lightning environment 1", "pins": place.pinned, "python": version, **add(place)}
     found["checked"] = check(place)
     write_json(place.folder / MARKER, {**found, "uva_lightning": __version__})
@@ -75,10 +77,12 @@ def check(place: Installed) -> dict[str, str]:
     try:
         head, _ = client.ask("check")
     except (SimulatorDied, RuntimeError, ValueError) as error:
+        with (place.folder / LOG).open("a") as log:
+            log.write(f"{error}\n")
         last = str(error).strip().splitlines()[-1]
         raise UserError(
             f"The environment in {place.folder} was installed but does not run ({last}), expected it to step an arm; "
-            f"the whole error stands above or in {place.folder / LOG}; remove {place.folder} and install it again."
+            f"the whole error is in {place.folder / LOG}; remove {place.folder} and install it again."
         ) from error
     finally:
         client.close()
