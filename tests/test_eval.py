@@ -30,7 +30,7 @@ from short_suites import ShortSuite
 from uva_lightning.commands.errors import UserError
 from uva_lightning.envs.games import Start
 from uva_lightning.envs.vector import Workers
-from uva_lightning.evaluation.contenders import baseline, named
+from uva_lightning.evaluation.contenders import baseline, named, safe
 from uva_lightning.evaluation.content import difference
 from uva_lightning.evaluation.journal import Journal, key_of
 from uva_lightning.evaluation.run import Evaluation
@@ -300,6 +300,7 @@ def test_errors_tell_the_fix(uva, checkpoint):
         in uva("eval", "--ckpt", f"{checkpoint.parent}/lost.ckpt")[2]
     )
     assert "Two contenders are called 'hold'" in uva("eval", "--ckpt", f"hold={checkpoint}", "--baselines", "hold")[2]
+    assert [safe(name) for name in ("机械臂 1", "机械手 1", "a/b: c")] == ["机械臂_1", "机械手_1", "a_b_c"]
     assert named("UVA=a.ckpt, runs/x/checkpoints/last.ckpt,ws://h:1") == [
         ("UVA", "a.ckpt"),
         ("x", "runs/x/checkpoints/last.ckpt"),

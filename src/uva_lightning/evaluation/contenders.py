@@ -240,5 +240,5 @@ def called(value: str) -> str:
 
 
 def safe(name: str) -> str:
-    """Make a file name."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", name)
+    """Make a file name; letters of any script stay, so that names that differ in them do."""
+    return re.sub(r"[^\w.-]+", "_", name)

@@ -20,7 +20,8 @@ METHOD = (
     "score: mean of the maximum reward with its 95 % bootstrap interval; success: share of solved episodes with its "
     "95 % Wilson interval; jerk: mean length of the third difference of the positions that were run, over the period "
     "cubed, averaged over episodes, with its 95 % bootstrap interval; difference: mean over the seeds, paired, with "
-    "its 95 % bootstrap interval"
+    "its 95 % bootstrap interval; groups: mean over the scenarios of their scores, with the 95 % "
+    "bootstrap interval over all of their episodes"
 )
 
 
