@@ -122,6 +122,8 @@ def test_what_hinders_an_installation_is_one_sentence(tmp_path, monkeypatch, cap
         assert said.startswith("uva: error: ")
         return said
 
+    assert f"There is no folder {tmp_path / 'scenes'}, expected" in run("--assets", str(tmp_path))
+    assert not (tmp_path / "envs").exists(), "nothing was begun"
     assert "does not run" in run("--python", str(tmp_path / "none"))
     old = tmp_path / "old"
     old.write_text("#!/bin/sh\necho 3.8\n")
@@ -180,13 +182,15 @@ def test_missing_assets_are_one_sentence(tmp_path):
 def test_a_folder_without_scenes_is_no_assets(place, tmp_path):
     target = place.folder / "assets"
     with pytest.raises(UserError, match=r"no folder .*scenes, expected the folder 'assets' of LIBERO"):
-        install.link_assets(place, tmp_path, target)
+        install.link_assets(tmp_path, target)
     (tmp_path / "assets" / "scenes").mkdir(parents=True)
     for folder in (tmp_path, tmp_path / "assets"):  # the folder itself, or the one around it
-        install.link_assets(place, folder, target)
+        install.link_assets(folder, target)
         assert target.resolve() == tmp_path / "assets"
-    install.link_assets(place, None, target)
-    assert target.exists()
+    target.unlink()
+    target.mkdir()
+    with pytest.raises(UserError, match="is a folder, expected a link or nothing"):
+        install.link_assets(tmp_path, target)
 
 
 def test_the_list_says_how_each_environment_is(place, capsys):

@@ -36,6 +36,8 @@ def libero(assets: Path | None = None, dir: Path | None = None, python: str = ""
         0; 1 where it is installed, but its assets are not all there.
     """
     trouble: list[str] = []
+    if assets is not None:
+        install.assets_in(assets)  # refused now, not after an installation of minutes
 
     def add(place: Installed) -> dict[str, Any]:
         packages = place.packages()
@@ -44,7 +46,8 @@ def libero(assets: Path | None = None, dir: Path | None = None, python: str = ""
         states = install.starts_of(packages, place.folder / STARTS)
         target = place.folder / ASSETS
         given = assets if assets is not None or target.exists() else _download(place, trouble)
-        install.link_assets(place, given, target)
+        if given is not None:
+            install.link_assets(given, target)
         inside = packages / "libero" / "libero" / "assets"  # LIBERO looks here, whatever its configuration says
         if not inside.is_symlink():
             inside.symlink_to(target, target_is_directory=True)

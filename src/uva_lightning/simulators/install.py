@@ -89,24 +89,36 @@ def check(place: Installed) -> dict[str, str]:
     return {str(name): str(version) for name, version in head["versions"].items()}
 
 
-def link_assets(place: Installed, assets: Path | None, target: Path) -> None:
-    """Put a folder of assets where the simulator looks for it: a link with a fixed name, replaced as a whole.
+def assets_in(assets: Path) -> Path:
+    """Find LIBERO's assets in the folder that a user names, or in its folder ``assets``.
 
-    Args:
-        place: The environment.
-        assets: The user's folder; what was given before where left out.
-        target: Name of the link within the environment.
+    Raises:
+        UserError: They are in neither.
     """
-    if assets is None:
-        return
     found = next((folder for folder in (assets, assets / "assets") if (folder / SCENES).is_dir()), None)
     if found is None:
         raise UserError(
             f"There is no folder {assets / SCENES}, expected the folder 'assets' of LIBERO, which has '{SCENES}'; set "
             "--assets to it."
         )
+    return found.absolute()
+
+
+def link_assets(assets: Path, target: Path) -> None:
+    """Put a folder of assets where the simulator looks for it: a link with a fixed name, replaced as a whole.
+
+    Args:
+        assets: The user's folder, see ``assets_in``.
+        target: Name of the link within the environment.
+
+    Raises:
+        UserError: A folder lies in its place.
+    """
+    found = assets_in(assets)
+    if target.is_dir() and not target.is_symlink():
+        raise UserError(f"{target} is a folder, expected a link or nothing; leave --assets out to use it, or move it.")
     with whole(target) as part:
-        part.symlink_to(found.absolute(), target_is_directory=True)
+        part.symlink_to(found, target_is_directory=True)
 
 
 def _expect_room(folder: Path) -> None:
