@@ -244,10 +244,10 @@ def test_other_data_are_read_from_shards_and_from_folders_alike(tiny_data, tmp_p
     pack_pictures(tiny_data(), tmp_path / "pictures", shard_mb=1)
     source = tiny_data()
     folder, expected = source.path, np.asarray(source.store.action)
-    source.move(tmp_path / "pictures")
+    source.move_to(tmp_path / "pictures")
     np.testing.assert_array_equal(source.store.action, expected)
     shutil.rmtree(tmp_path / "pictures")
-    source.move(folder)
+    source.move_to(folder)
     np.testing.assert_array_equal(source.store.action, expected)
 
 
