@@ -116,13 +116,18 @@ class Heard:
     def reset(self, seed):
         self.seed = seed
 
-    def act(self, observation):
+    def act(self, observation, *, committed=()):
+        self.committed = committed
         return observation["text"]["instruction"]
 
 
 def test_all_episodes_of_a_scenario_hear_its_instruction():
-    told = Told(Heard(), np.arange(3, dtype=np.float32))
+    ahead = Heard()
+    told = Told(Heard(), np.arange(3, dtype=np.float32), ahead)
     told.reset(5)
     heard = told.act({"video": {"top": np.zeros((2, 1, 4, 4, 3), np.uint8)}, "state": {}})
     np.testing.assert_array_equal(heard, [[0, 1, 2], [0, 1, 2]])
-    assert told.policy.seed == 5
+    assert told.actor.seed == 5
+    heard = told.act({"video": {"top": np.zeros((1, 1, 4, 4, 3), np.uint8)}, "state": {}}, committed=[7])
+    np.testing.assert_array_equal(heard, [[0, 1, 2]])
+    assert ahead.committed == [7], "who continues a chunk hears it, too"

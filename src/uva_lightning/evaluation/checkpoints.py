@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from uva_lightning.model.checkpoint import load_module
 from uva_lightning.model.stored import weights_file
 from uva_lightning.module import UVAModule
 from uva_lightning.policy.acting import Acting
+from uva_lightning.policy.committed import Rest
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.results import sha256
 from uva_lightning.rollouts import Actions, Actor, Enters, Observation, open_env
@@ -92,7 +93,11 @@ class Checkpoint(Contender):
 
     def actor(self, scenario: Scenario) -> Actor:
         """See the base class."""
-        return self.policy if not self.policy.spec.text_dim else Told(self.policy, self._vector(scenario))
+        return self.told(self.policy, scenario, self.policy)
+
+    def told(self, actor: Actor, scenario: Scenario, chunking: Chunking | None = None) -> Actor:
+        """Let an actor hear what a scenario asks for, where the model was trained with instructions."""
+        return Told(actor, self._vector(scenario), chunking) if self.policy.spec.text_dim else actor
 
     def _vector(self, scenario: Scenario) -> NDArray[np.float32]:
         """Embed the instruction, as in training."""
@@ -105,7 +110,7 @@ class Checkpoint(Contender):
         vector: NDArray[np.float32] = self._text.embed([scenario.instruction])[0].float().numpy()
         return vector
 
-    def chunking(self) -> Chunking:
+    def chunking(self, scenario: Scenario) -> Chunking:
         """See the base class."""
         denoiser = self.policy.module.head("action").denoiser
         if not denoiser.continues:
@@ -113,29 +118,33 @@ class Checkpoint(Contender):
                 f"The action head of {self.name} is {type(denoiser).__name__}, which cannot continue given actions, "
                 "expected FlowMatching."
             )
-        return self.policy
+        return Told(self.policy, self._vector(scenario), self.policy) if self.policy.spec.text_dim else self.policy
 
 
 class Told:
-    """A policy that hears the same instruction in all episodes.
+    """An actor that hears the same instruction in all episodes.
 
     Args:
-        policy: Decides.
+        actor: Decides.
         vector: The instruction, f32[w].
+        chunking: Decides where a chunk under way is to be continued.
     """
 
-    def __init__(self, policy: WindowPolicy, vector: NDArray[np.float32]) -> None:
-        self.policy, self.vector = policy, vector
+    def __init__(self, actor: Actor, vector: NDArray[np.float32], chunking: Chunking | None = None) -> None:
+        self.actor, self.vector, self.chunking = actor, vector, chunking
 
     def reset(self, seed: int) -> None:
         """Start anew."""
-        self.policy.reset(seed)
+        self.actor.reset(seed)
 
-    def act(self, observation: Observation) -> Actions:
-        """Decide."""
+    def act(self, observation: Observation, *, committed: Sequence[Rest] | None = None) -> Actions:
+        """Decide, given what each robot is committed to."""
         count = len(next(iter(observation["video"].values())))
         text = {"instruction": np.tile(self.vector, (count, 1))}
-        return self.policy.act({**observation, "text": text})
+        heard = {**observation, "text": text}
+        if committed is None or self.chunking is None:
+            return self.actor.act(heard)
+        return self.chunking.act(heard, committed=committed)
 
 
 class OtherWay(Contender):
@@ -178,7 +187,7 @@ class OtherWay(Contender):
             env = open_env(scenario.env, policy.spec, self.execute)
             env.close()
             acting.enter({start.seed: env for start in scenario.starts})
-        return acting
+        return self._checkpoint.told(acting, scenario)
 
 
 def untrained(module: UVAModule) -> list[str]:

@@ -68,8 +68,8 @@ class Contender(ABC):
             ValueError: It cannot play this.
         """
 
-    def chunking(self) -> Chunking:
-        """Give what decides and continues a chunk under way.
+    def chunking(self, scenario: Scenario) -> Chunking:
+        """Give what decides in a scenario and continues a chunk under way.
 
         Raises:
             ValueError: It cannot.

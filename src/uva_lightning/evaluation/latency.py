@@ -70,7 +70,7 @@ def actor_for(scenario: Scenario, contender: Contender) -> Actor:
         return actor
     if contender.expert:
         raise ValueError("The expert acts from the state at every step, expected a policy that gives chunks.")
-    chunking = contender.chunking() if scenario.continued else None
+    chunking = contender.chunking(scenario) if scenario.continued else None
     if chunking is not None and contender.execute == contender.spec(scenario.env).horizon:
         raise ValueError("The next decision begins when no action is left to continue; lower --play.execute.")
     return Late(actor, contender.execute, scenario.latency, chunking)
