@@ -96,7 +96,7 @@ showcase: install ## The quickstart with 7 times the training (up to 2 hours on 
 	$(BIN)/uva quickstart --config configs/showcase.yaml --out runs/showcase
 
 results: install ## Train UVA and UVA-action with three seeds each and compare them on Push-T (see docs/results.md)
-	$(BIN)/uva ablate --config configs/quickstart.yaml --variants configs/options/action_only.yaml --starts 0 --keep --out runs/joint_or_action
+	$(BIN)/uva ablate --config configs/quickstart.yaml --variants configs/options/action_only.yaml --steps 1200 --starts 0 --keep --out runs/joint_or_action
 	$(BIN)/uva eval --suite pusht --ckpt 'UVA=runs/joint_or_action/all/seed-*/checkpoints/last.ckpt,UVA-action=runs/joint_or_action/action_only/seed-*/checkpoints/last.ckpt' --out runs/joint_or_action/eval
 
 bench: install ## Measure the training speed and where the time goes
