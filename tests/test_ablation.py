@@ -128,6 +128,15 @@ def test_a_file_may_change_training_alone(experiment):
     assert plan(experiment, {}, {"one": changed}).variants[-1].trains == tuple(experiment["model"]["objectives"])
 
 
+def test_two_files_of_one_name_are_refused(uva, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "less.yaml").write_text("model: {}")
+    files = f"{tmp_path}/a/less.yaml,{tmp_path}/b/less.yaml"
+    status, _, complaint = uva("ablate", "--config", "configs/quickstart.yaml", "--variants", files)
+    assert (status, "Two files of --variants are called 'less'" in complaint) == (2, True), complaint
+
+
 def test_one_objective_is_nothing_to_leave_out(experiment):
     experiment["model"]["objectives"] = {"policy": experiment["model"]["objectives"]["policy"]}
     with pytest.raises(UserError, match=r"has 1 objective \(policy\), expected at least 2"):

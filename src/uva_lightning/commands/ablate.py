@@ -79,9 +79,7 @@ def ablate(
     with _quiet():
         config = read_training(training)
         names = [name.strip() for name in variants.split(",") if name.strip()]
-        files = [find_config(name) for name in names if Path(name).suffix in SUFFIXES]
-        overlays = {file.stem: read_training((*training, "--config", str(file))) for file in files}
-        planned = plan(config, TrainingParser.left_out, overlays)
+        planned = plan(config, TrainingParser.left_out, _overlays(names, training))
         if names:
             planned = planned.chosen([Path(name).stem if Path(name).suffix in SUFFIXES else name for name in names])
         first = int(config["seed_everything"])
@@ -159,6 +157,15 @@ def _experiment(training: Sequence[str]) -> str:
     """Name the experiment by its configs."""
     paths, _ = split_configs(training)
     return " + ".join(path.name for path in paths) or "the command line"
+
+
+def _overlays(names: Sequence[str], training: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Lay each file among the names of variants over the experiment, and give the configs by the files' own names."""
+    files = [find_config(name) for name in names if Path(name).suffix in SUFFIXES]
+    stems = [file.stem for file in files]
+    if double := [stem for stem in stems if stems.count(stem) > 1]:
+        raise UserError(f"Two files of --variants are called '{double[0]}', as the variant would be; rename one.")
+    return {file.stem: read_training((*training, "--config", str(file))) for file in files}
 
 
 def _beside(config: Config, jobs: int) -> tuple[int, int | None]:
