@@ -104,3 +104,5 @@ def test_the_cube_is_put_back_whenever_the_arm_comes_home():
     assert all(0.3 <= x <= 0.4 and -0.1 <= y <= 0.1 for x, y in places)
     with pytest.raises(RobotConfigError, match="first corner below"):
         MujocoArm(world, None, (0.4, 0.0), (0.3, 0.1))
+    with pytest.raises(RobotConfigError, match=r"home is \[0.0, 1.5\], expected an angle in rad for each of"):
+        MujocoArm(world, [0.0, 1.5])

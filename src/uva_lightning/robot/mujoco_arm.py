@@ -32,7 +32,7 @@ class MujocoArm(Arm):
         seed: Of the places.
 
     Raises:
-        RobotConfigError: There is no such rectangle.
+        RobotConfigError: There is no such rectangle, or home is of another arm.
     """
 
     harmless = True
@@ -51,6 +51,11 @@ class MujocoArm(Arm):
                 "corner below the second."
             )
         self.world, self.model = world, world.model
+        if home is not None and len(home) != self.model.chain.joints:
+            raise RobotConfigError(
+                f"home is {list(home)}, expected an angle in rad for each of the {self.model.chain.joints} joints of "
+                f"{self.model.name}; give what rest has."
+            )
         self._home = None if home is None else np.append(np.asarray(home, float), self.model.gripper_width)
         self._cube, self._places = (tuple(cube_min), tuple(cube_max)), np.random.default_rng(seed)
         self._was_home = False
