@@ -32,7 +32,14 @@ class Console:
         command = [sys.executable, "-m", "uva_lightning.cli", "arm", "serve", "--config", "arms/simulated", "--port=0"]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, text=True, bufsize=1, env=environment, cwd=folder
+            command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=subprocess.STDOUT,
+            text=True,
+            bufsize=1,
+            env=environment,
+            cwd=folder,
         )
         self.address, self.token, self.lines = "", "", []
         self.ready = threading.Event()
@@ -70,7 +77,10 @@ def test_a_served_simulation_is_driven_and_recorded(tmp_path):
     console = Console(tmp_path)
     try:
         if not console.ready.wait(60):
-            pytest.skip(f"It does not serve, for want of OpenGL: {console.lines}")
+            said = "".join(console.lines)
+            if "cannot draw" in said:
+                pytest.skip(f"There is no OpenGL: {said}")
+            pytest.fail(f"It does not serve: {said}")
         (tmp_path / "token.txt").write_text(console.token)
         bench = RemoteBench(
             console.address,
