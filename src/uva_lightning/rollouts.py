@@ -324,24 +324,21 @@ def _check_fits(env: RecedingHorizon, name: str, spec: DataSpec) -> None:
     found: dict[str, Any] = {"cameras": tuple(video), "action width": actions[-1]}
     trained: dict[str, Any] = {"cameras": spec.cameras, "action width": spec.action_dim}
     for camera in set(spec.cameras) & set(video):
-        found[f"picture size of camera '{camera}'"] = video[camera].shape[1:3]
-        trained[f"picture size of camera '{camera}'"] = (spec.image_size, spec.image_size)
+        what = f"picture size of camera '{camera}'"
+        found[what], trained[what] = video[camera].shape[1:3], (spec.image_size, spec.image_size)
     for entry, width in spec.state_dims.items():
-        found[f"width of state '{entry}'"] = state[entry].shape[-1] if entry in state else "none"
-        trained[f"width of state '{entry}'"] = width
+        what = f"width of state '{entry}'"
+        found[what], trained[what] = state[entry].shape[-1] if entry in state else "none", width
     for what, value in trained.items():
         if found[what] != value:
-            raise ValueError(
-                f"{name} has {what} {found[what]}, the model was trained with {value}; "
-                "choose the environment that the model was trained for."
-            )
+            fix = "choose the environment that the model was trained for."
+            raise ValueError(f"{name} has {what} {found[what]}, the model was trained with {value}; {fix}")
 
 
 def _limit(env: RecedingHorizon) -> int:
-    limit = env.spec.max_episode_steps if env.spec is not None else None
-    if limit is None:
+    if env.spec is None or env.spec.max_episode_steps is None:
         raise ValueError("The environment has no limit of steps, expected one; give max_steps.")
-    return int(limit)
+    return int(env.spec.max_episode_steps)
 
 
 def _stack(observations: Sequence[Observation]) -> Observation:
