@@ -33,7 +33,7 @@ def results(tmp_path_factory):
     alone = {case: gradient_cases.run(case, folder) for case in CASES}
     try:
         for rank, process in enumerate(processes):
-            assert process.wait(timeout=300) == 0, (folder / f"output{rank}.txt").read_text()[-3000:]
+            assert process.wait(timeout=600) == 0, (folder / f"output{rank}.txt").read_text()[-3000:]
     finally:
         for process in processes:
             process.kill()

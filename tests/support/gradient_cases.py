@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from kept_groups import keep_groups
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -325,4 +326,5 @@ def main(folder, cases):
 
 
 if __name__ == "__main__":
+    keep_groups()
     main(sys.argv[1], sys.argv[2:])

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from kept_groups import keep_groups
 from lightning.pytorch import Callback, Trainer
 
 from uva_lightning.balancers.loss_scale import LossScale
@@ -112,6 +113,7 @@ def main(folder, source, dropout=0.1, world=2, other=None):
 
 
 if __name__ == "__main__":
+    keep_groups()
     torch.set_num_threads(1)
     results = {source: main(sys.argv[1], source) for source in sys.argv[2:]}
     for source in ("files", "shards"):

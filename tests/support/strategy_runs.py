@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from kept_groups import keep_groups
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
@@ -108,7 +109,7 @@ def main(folder, cases):
     (folder / f"found_{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(found))
 
 
-def pair(folder, cases, timeout=300):
+def pair(folder, cases, timeout=600):
     """Run the cases in two processes; gives what each found."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -133,4 +134,5 @@ def pair(folder, cases, timeout=300):
 
 
 if __name__ == "__main__":
+    keep_groups()
     main(Path(sys.argv[1]), json.loads(sys.argv[2]))
