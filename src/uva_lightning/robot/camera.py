@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,6 +192,19 @@ class FreshCamera(Camera):
                 f"Camera '{self.name}' shows the very same picture for {moment - self._last[0]:.2f} s, expected noise "
                 f"within {self.frozen:g} s; its stream hangs."
             )
+
+
+def last_frames(kept: Iterable[tuple[float, Frames]], count: int, name: str) -> tuple[Frames, Array]:
+    """Give the last of the frames that a camera keeps: u8[n, H, W, 3] and their times f64[n], s.
+
+    Raises:
+        CameraLost: There is none.
+        ValueError: None is asked for.
+    """
+    last = list(kept)[-at_least_one(count) :]
+    if not last:
+        raise CameraLost(f"Camera '{name}' has no frame; connect it first.")
+    return np.stack([frame for _, frame in last]), np.array([moment for moment, _ in last])
 
 
 def at_least_one(count: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from uva_lightning.robot.camera import Camera, Frames, at_least_one
+from uva_lightning.robot.camera import Camera, Frames, last_frames
 from uva_lightning.robot.chain import Array
 from uva_lightning.robot.errors import CameraLost, RobotConfigError, RobotUnavailable
 from uva_lightning.robot.lerobot_making import make_camera
@@ -46,7 +46,7 @@ class LeRobotCamera(Camera):
                 f"Camera '{name}' is {self.camera.width} x {self.camera.height} px, expected both in its options."
             )
         self.width, self.height = int(self.camera.width), int(self.camera.height)
-        self._kept: deque[tuple[Frames, float]] = deque(maxlen=KEPT)
+        self._kept: deque[tuple[float, Frames]] = deque(maxlen=KEPT)
         self._ended, self._thread = threading.Event(), threading.Thread()
         self._error: Exception | None = None
 
@@ -72,12 +72,10 @@ class LeRobotCamera(Camera):
         Raises:
             CameraLost: There is none.
         """
-        kept = list(self._kept)[-at_least_one(count) :]
-        if not kept:
-            raise CameraLost(f"Camera '{self.name}' has no frame; connect it first.")
+        found = last_frames(self._kept, count, self.name)
         if self._error is not None:
             raise CameraLost(f"Camera '{self.name}' stopped ({self._error}); look after its cable.")
-        return np.stack([frame for frame, _ in kept]), np.array([moment for _, moment in kept])
+        return found
 
     def close(self) -> None:
         """Disconnect."""
@@ -93,7 +91,7 @@ class LeRobotCamera(Camera):
             while not ended.is_set():
                 with suppress(TimeoutError):  # a camera that stays away shows by the age of its newest frame
                     frame = np.asarray(self.camera.async_read(timeout_ms=500), np.uint8)
-                    self._kept.append((frame, self.clock() - self.latency))
+                    self._kept.append((self.clock() - self.latency, frame))
                     there.set()
         except Exception as error:  # of any driver
             self._error = error

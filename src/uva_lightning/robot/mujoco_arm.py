@@ -9,7 +9,7 @@ import numpy as np
 
 from uva_lightning.robot import mjcf
 from uva_lightning.robot.arm import Arm, ArmState
-from uva_lightning.robot.camera import Camera, Frames, at_least_one
+from uva_lightning.robot.camera import Camera, Frames, last_frames
 from uva_lightning.robot.chain import Array
 from uva_lightning.robot.errors import RobotConfigError
 from uva_lightning.robot.mujoco_world import MujocoWorld
@@ -106,7 +106,7 @@ class MujocoCamera(Camera):
         if name not in mjcf.CAMERAS:
             raise RobotConfigError(f"There is no camera '{name}' in the world, expected {' or '.join(mjcf.CAMERAS)}.")
         self.world, self.name, self.width, self.height = world, name, width, height
-        self._kept: deque[tuple[Frames, float]] = deque(maxlen=KEPT)
+        self._kept: deque[tuple[float, Frames]] = deque(maxlen=KEPT)
 
     def connect(self, timeout: float) -> None:
         """Take the first picture.
@@ -119,10 +119,9 @@ class MujocoCamera(Camera):
     def latest(self, count: int = 1) -> tuple[Frames, Array]:
         """Take a picture; give it and those taken before."""
         frame, moment = self.world.render(self.name, self.width, self.height)
-        if not self._kept or moment > self._kept[-1][1]:
-            self._kept.append((frame, moment))
-        newest = list(self._kept)[-at_least_one(count) :]
-        return np.stack([frame for frame, _ in newest]), np.array([moment for _, moment in newest])
+        if not self._kept or moment > self._kept[-1][0]:
+            self._kept.append((moment, frame))
+        return last_frames(self._kept, count, self.name)
 
     def close(self) -> None:
         """Forget the pictures; the world is closed by itself."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from uva_lightning.robot import mjcf
-from uva_lightning.robot.camera import Camera, Frames, at_least_one
+from uva_lightning.robot.camera import Camera, Frames, last_frames
 from uva_lightning.robot.chain import Array
 from uva_lightning.robot.errors import CameraLost, RobotConfigError, RobotError, RobotUnavailable
 from uva_lightning.robot.mujoco_world import MujocoWorld
@@ -96,12 +96,10 @@ class SceneCamera(Camera):
 
     def latest(self, count: int = 1) -> tuple[Frames, Array]:
         """Give the newest pictures, with the times of what they show."""
-        newest = list(self._kept)[-at_least_one(count) :]
-        if not newest:
-            raise CameraLost(f"Camera '{self.name}' has no picture; connect it first.")
+        found = last_frames(self._kept, count, self.name)
         if self._error is not None:
             raise CameraLost(f"Camera '{self.name}' stopped ({self._error}); does the simulation still run?")
-        return np.stack([frame for _, frame in newest]), np.array([moment for moment, _ in newest])
+        return found
 
     def close(self) -> None:
         """Draw no more."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from uva_lightning.robot.camera import Camera, Frames, at_least_one
+from uva_lightning.robot.camera import Camera, Frames, at_least_one, last_frames
 from uva_lightning.robot.chain import Array
 from uva_lightning.robot.errors import CameraLost, RobotConfigError, RobotUnavailable
 
@@ -146,12 +146,10 @@ class UvcCamera(Camera):
 
     def latest(self, count: int = 1) -> tuple[Frames, Array]:
         """Give the newest frames that have arrived."""
-        newest = list(self._kept)[-at_least_one(count) :]
-        if not newest:
-            raise CameraLost(f"Camera '{self.name}' has no frame; connect it first.")
+        found = last_frames(self._kept, count, self.name)
         if self._error is not None:
             raise CameraLost(f"Camera '{self.name}' stopped ({self._error}); look after its cable.")
-        return np.stack([frame for _, frame in newest]), np.array([moment for moment, _ in newest])
+        return found
 
     def close(self) -> None:
         """Stop reading; the thread closes the device."""
