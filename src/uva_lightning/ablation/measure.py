@@ -219,9 +219,7 @@ def _real_windows(source: RobotDataModule, windows: int) -> HeldOut | None:
     if not source.has_pictures:
         return None
     source.forget()
-    source.window, source.generate = replace(source.window, pad=(0, 0)), None
-    source.setup("validate")
-    return HeldOut.of(iter(source.val_dataloader()), windows)
+    return HeldOut.from_data(source, windows)
 
 
 def _encode(module: UVAModule, batch: Batch) -> Batch:

@@ -23,7 +23,7 @@ from uva_lightning.ablation.run import Outcome, Runs
 from uva_lightning.ablation.table import as_json, columns
 from uva_lightning.benchmarks.machine import free_bytes, machine
 from uva_lightning.commands.checks import check_least
-from uva_lightning.commands.configs import find_config
+from uva_lightning.commands.configs import SUFFIXES, find_config
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.extras import install_command
 from uva_lightning.commands.merge import split_configs
@@ -33,7 +33,6 @@ from uva_lightning.whole_files import whole
 
 FORMAT = "uva_lightning ablation 1"
 NAME = "ablation"
-SUFFIXES = (".yaml", ".yml")
 RUN_BYTES = 3 * 2**30
 """Memory left free for each training on the CPU when their number is chosen; the quickstart's peak is 2.4 GiB."""
 

@@ -8,6 +8,7 @@ from typing import Any
 from uva_lightning.commands.errors import UserError, hint
 
 CONFIG_OPTIONS = ("-c", "--config")
+SUFFIXES = (".yaml", ".yml")
 
 
 def shipped() -> dict[str, Path]:

@@ -10,7 +10,7 @@ from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.long_work import alone, stopping_on_sigterm
 from uva_lightning.simulators import install
 from uva_lightning.simulators.installed import ASSETS, PINS, STARTS, Installed, place_of
-from uva_lightning.simulators.libero import missing
+from uva_lightning.simulators.libero import listed, missing
 
 SIMULATORS = {
     "libero": ("uva_lightning.commands.env:libero", "LIBERO with robosuite 1.4"),
@@ -53,10 +53,9 @@ def libero(assets: Path | None = None, dir: Path | None = None, python: str = ""
             inside.symlink_to(target, target_is_directory=True)
         gone = missing(target) if target.exists() else []
         if gone:
-            listed = ", ".join(gone[:5]) + (f" and {len(gone) - 5} more" if len(gone) > 5 else "")
             trouble.append(
-                f"The assets in {target.resolve()} lack {len(gone)} files that their scenes name ({listed}); tasks "
-                "with them cannot be loaded: get the whole folder and run: uva env install libero --assets PATH"
+                f"The assets in {target.resolve()} lack {len(gone)} files that their scenes name ({listed(gone)}); "
+                "tasks with them cannot be loaded: get the whole folder and run: uva env install libero --assets PATH"
             )
         return {"assets": str(target.resolve()) if target.exists() else None, "missing": len(gone), "states": states}
 

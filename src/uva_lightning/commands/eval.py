@@ -22,7 +22,7 @@ from uva_lightning.commands.replay import checked, opened, pipeline, spaced
 from uva_lightning.commands.rollout import RESULTS, run_folder
 from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.envs.vector import Workers
-from uva_lightning.evaluation.checkpoints import Checkpoint, Given, OtherWay, Way, checkpoints, ways
+from uva_lightning.evaluation.checkpoints import Checkpoint, Given, OtherWay, checkpoints, ways
 from uva_lightning.evaluation.contenders import Contender, Remote, Replayer, baseline, named, safe
 from uva_lightning.evaluation.content import FORMAT, content
 from uva_lightning.evaluation.held_out import Measuring, held_out
@@ -117,13 +117,11 @@ def evaluate(
     features = play.held.features() if chosen.held_out else []  # a file that is missing is told before hours of play
     scenarios = _some(chosen.scenarios(), play.scenarios)
     names = [name.strip() for name in baselines.split(",") if name.strip()]
-    given, others = checkpoints(ckpt), ways(play.actors) if play.actors else []
-    if not scenarios:
-        others, names = [], []  # they only play
-        if not given:
-            raise UserError(f"The suite '{suite}' plays nothing and measures checkpoints, expected some; set --ckpt.")
-    noise = scenarios[0].starts[0].seed if scenarios else 0
-    contenders = _contenders(given, others, policy, names, device, play, noise)
+    given = checkpoints(ckpt)
+    if not scenarios and not given:
+        raise UserError(f"The suite '{suite}' plays nothing and measures checkpoints, expected some; set --ckpt.")
+    names = names if scenarios else []  # they only play
+    contenders = _contenders(scenarios, given, policy, names, device, play)
     first = given[0].path if given else None
     shown = _demonstrations(scenarios, first, data, play.set)
     if REPLAY in names:
@@ -192,15 +190,15 @@ def _play(
 
 
 def _contenders(
+    scenarios: Sequence[Scenario],
     given: Sequence[Given],
-    others: Sequence[Way],
     policy: str,
     baselines: Sequence[str],
     device: str,
     play: Playing,
-    seed: int,
 ) -> list[Contender]:
-    where, found = chosen_device(device), list[Contender]()
+    where, found, others = chosen_device(device), list[Contender](), ways(play.actors) if play.actors else []
+    seed, others = (scenarios[0].starts[0].seed, others) if scenarios else (0, [])  # other ways only play
     for one in given:
         checkpoint = Checkpoint(one, play.execute, where, seed, play.set)
         found += [checkpoint, *(OtherWay(checkpoint, way) for way in others)]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uva_lightning.commands.configs import SUFFIXES
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.rollout import find_checkpoint
 from uva_lightning.evaluation.contenders import Chunking, Contender, named
@@ -24,8 +25,6 @@ from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.results import sha256
 from uva_lightning.rollouts import Actions, Actor, Enters, Observation, open_env
 from uva_lightning.types import DataSpec
-
-SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,11 @@ def _root() -> Path:
     return Path(found.origin).parent
 
 
+def listed(gone: list[str]) -> str:
+    """Name the first of some files."""
+    return ", ".join(gone[:LISTED]) + (f" and {len(gone) - LISTED} more" if len(gone) > LISTED else "")
+
+
 def lacking(assets: Path, first: str) -> str:
     """Say in one sentence which files are not there.
 
@@ -120,8 +125,7 @@ def lacking(assets: Path, first: str) -> str:
         first: What was not found first, in the simulator's words.
     """
     gone = missing(assets)
-    listed = ", ".join(gone[:LISTED]) + (f" and {len(gone) - LISTED} more" if len(gone) > LISTED else "")
-    what = f"lack {len(gone)} files that their own scenes name ({listed})" if gone else "are not all there"
+    what = f"lack {len(gone)} files that their own scenes name ({listed(gone)})" if gone else "are not all there"
     return (
         f"LIBERO's assets in {assets} {what}; it stopped at: {' '.join(first.split())[:300]}; get the whole folder "
         "'assets' of LIBERO and run: uva env install libero --assets PATH"
