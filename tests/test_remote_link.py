@@ -18,6 +18,10 @@ def test_the_quickest_comparison_of_clocks_counts():
     clocks.check()
     with pytest.raises(ClockSkew, match=r"moved against each other by \+0.100 s"):
         clocks.add(3.0, 103.1012, 3.0002)
+    with pytest.raises(ClockSkew, match=r"moved against each other by \+0.100 s"):
+        clocks.add(4.0, 104.1012, 4.0002)  # whoever catches it does not go on by the new clock
+    with pytest.raises(ClockSkew, match="connect anew"):
+        clocks.check()
     slow = ClockComparison()
     slow.add(0.0, 0.1, 0.1)
     with pytest.raises(ClockSkew, match="known to 50 ms"):

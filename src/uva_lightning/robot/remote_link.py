@@ -38,6 +38,8 @@ class ClockComparison:
         self._compared = deque[tuple[float, float]](maxlen=PINGS)
         self.offset = 0.0
         """To be added to our time to get the server's, s."""
+        self.moved = 0.0
+        """How far the clocks have moved against each other, s; whoever sees that has to connect anew."""
 
     def add(self, asked: float, server: float, answered: float) -> None:
         """Compare: when we asked, what the server's clock showed, and when the answer was here, s.
@@ -47,9 +49,8 @@ class ClockComparison:
         """
         offset, error = server - 0.5 * (asked + answered), 0.5 * (answered - asked)
         if self._compared and abs(offset - self.offset) > SKEW + error + self.error:
-            changed = offset - self.offset
-            self._compared.clear()
-            raise ClockSkew(f"The clocks have moved against each other by {changed:+.3f} s; connect anew.")
+            self.moved = offset - self.offset
+        self._refuse_moved()
         self._compared.append((error, offset))
         self.offset = min(self._compared)[1]
 
@@ -64,11 +65,16 @@ class ClockComparison:
         Raises:
             ClockSkew: They are not.
         """
+        self._refuse_moved()
         if not self.error <= SKEW:
             raise ClockSkew(
                 f"The server's clock is known to {self.error * 1e3:.0f} ms, expected {SKEW * 1e3:.0f} ms; the network "
                 "is slow, or clocks were not compared."
             )
+
+    def _refuse_moved(self) -> None:
+        if self.moved:
+            raise ClockSkew(f"The clocks have moved against each other by {self.moved:+.3f} s; connect anew.")
 
 
 class Link:
