@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,8 +53,8 @@ def compare(
     execute: int,
     bound: bool = True,
     record: int = 0,
-) -> Results:
-    """Play every environment from the same starts in every way.
+) -> Iterator[Results]:
+    """Play every environment from the same starts in every way; gives all that was played after each way.
 
     Args:
         policy: Trained model.
@@ -65,10 +65,10 @@ def compare(
         bound: Also plan with the true simulator.
         record: Episodes of each to record.
     """
-    return {
-        name: {env: run_rollouts(make(), env, policy.spec, seeds, execute, record) for env in envs}
-        for name, make in ways(policy, proposals, bound).items()
-    }
+    played: dict[str, Mapping[str, RolloutResult]] = {}
+    for name, make in ways(policy, proposals, bound).items():
+        played[name] = {env: run_rollouts(make(), env, policy.spec, seeds, execute, record) for env in envs}
+        yield dict(played)
 
 
 def summary(results: Results) -> dict[str, Any]:

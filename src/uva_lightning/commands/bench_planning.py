@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from uva_lightning.benchmarks.machine import machine
 from uva_lightning.benchmarks.planning import Results, compare, markdown, summary
@@ -39,7 +40,7 @@ def bench_planning(
 ) -> None:
     """Compare the policy alone, the planner, and the planner with the true simulator, from the same starts.
 
-    Writes planning.md, results.json and films. UVA's table has 100 proposals and 6 executed actions.
+    Writes planning.md, results.json and films after each way to act. UVA's table has 100 proposals and runs 6 actions.
 
     Args:
         ckpt: Checkpoint of a training run, or folder of uva import-checkpoint.
@@ -60,30 +61,33 @@ def bench_planning(
     find_checkpoint(ckpt)
     module = load_module(ckpt)[0].to(chosen_device(device)).eval()
     policy = WindowPolicy(module, seed, native_dtype(module.device), set)
-    seeds, begin = range(seed, seed + episodes), time.monotonic()
-    results = compare(policy, names, seeds, proposals, execute, bound, videos)
-    rows, folder = summary(results), out or run_folder(ckpt) / "planning"
-    _write_films(folder, results, policy.spec.rate_hz)
+    seeds, begin, folder = range(seed, seed + episodes), time.monotonic(), out or run_folder(ckpt) / "planning"
     content = {
-        "ways": rows,
         "envs": names,
         "seeds": list(seeds),
         "proposals": proposals,
         "execute": execute,
-        "seconds": time.monotonic() - begin,
-        "episodes": {
-            way: {env: one.record()["episodes"] for env, one in found.items()} for way, found in results.items()
-        },
         "checkpoint": named_weights(ckpt),
         "machine": machine(),
         "versions": versions(),
         "command": shlex.join(["uva", *sys.argv[1:]]),
     }
-    write_json(folder / RESULTS, content)
+    table = ""
+    for results in compare(policy, names, seeds, proposals, execute, bound, videos):
+        table = _write(folder, results, policy.spec.rate_hz, {**content, "seconds": time.monotonic() - begin})
+    sys.stdout.write(f"{episodes} starts, {proposals} proposals, {execute} actions a decision\n\n{table}\n\n{folder}\n")
+
+
+def _write(folder: Path, results: Results, rate_hz: float, content: dict[str, Any]) -> str:
+    """Write what has been played so far; gives the table."""
+    _write_films(folder, results, rate_hz)
+    rows = summary(results)
+    episodes = {way: {env: one.record()["episodes"] for env, one in found.items()} for way, found in results.items()}
+    write_json(folder / RESULTS, {"ways": rows, **content, "episodes": episodes})
     table = markdown(rows)
     with whole(folder / TABLE) as part:
         part.write_text(table + "\n")
-    sys.stdout.write(f"{episodes} starts, {proposals} proposals, {execute} actions a decision\n\n{table}\n\n{folder}\n")
+    return table
 
 
 def _write_films(folder: Path, results: Results, rate_hz: float) -> None:
