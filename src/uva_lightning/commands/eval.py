@@ -112,25 +112,22 @@ def evaluate(
         workers: Processes that simulate; 0 takes one per core.
         play: What of the suite is played, in which other ways checkpoints act, and how episodes are played.
     """
+    began = time.monotonic()
     _refuse(replays, workers, ckpt + policy + baselines)
     chosen = suite_of(suite, episodes, seed)
     features = play.held.features() if chosen.held_out else []  # a file that is missing is told before hours of play
     scenarios = _some(chosen.scenarios(), play.scenarios)
-    names = [name.strip() for name in baselines.split(",") if name.strip()]
     given = checkpoints(ckpt)
     if not scenarios and not given:
         raise UserError(f"The suite '{suite}' plays nothing and measures checkpoints, expected some; set --ckpt.")
-    names = names if scenarios else []  # they only play
-    contenders = _contenders(scenarios, given, policy, names, device, play)
     first = given[0].path if given else None
     shown = _demonstrations(scenarios, first, data, play.set)
-    if REPLAY in names:
-        scenario, contender = _repeated(shown, chosen.episodes, play.execute)
-        scenarios.append(scenario)
-        contenders.append(contender)
+    contenders = _contenders(scenarios, given, policy, _names(baselines), device, play)
+    if REPLAY in _names(baselines) and scenarios:
+        repeated, replayer = _repeated(shown, chosen.episodes, play.execute)
+        scenarios, contenders = [*scenarios, repeated], [*contenders, replayer]
     folder = out or (run_folder(first) if first else Path()) / "evaluations" / safe(Path(suite).stem)
     folder.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
     with alone(folder / LOCK, "uva eval"), stopping_on_sigterm(), Journal(folder / JOURNAL) as journal:
         outcome, spent = Outcome(), dict[str, Any](crashes=0, replay={"skipped": "nothing is played."})
         if scenarios:
@@ -139,12 +136,15 @@ def evaluate(
                 evaluation = Evaluation(folder, pool, play.videos, play.beside)
                 outcome = _play(evaluation, scenarios, contenders, journal, suite)
                 spent["crashes"] = pool.crashes
-        measured = held_out(contenders, data, play.set, play.held, features, journal) if chosen.held_out else {}
-    called: dict[str, Any] = {"suite": suite, "command": shlex.join(["uva", *sys.argv[1:]])}
-    called |= {"missing": dict(chosen.missing()), "held_out": measured, **spent}
-    called["seconds"] = round(time.monotonic() - began, 1)
+        if chosen.held_out:
+            spent["held_out"] = held_out(contenders, data, play.set, play.held, features, journal)
     films = _films(folder, play.videos, scenarios, contenders, outcome)
-    _write(folder, {"format": FORMAT, **called, **content(scenarios, contenders, outcome, films)})
+    spent |= {"suite": suite, "missing": dict(chosen.missing()), "seconds": round(time.monotonic() - began, 1)}
+    _write(folder, spent | content(scenarios, contenders, outcome, films))
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _some(scenarios: Sequence[Scenario], names: str) -> list[Scenario]:
@@ -204,7 +204,7 @@ def _contenders(
         found += [checkpoint, *(OtherWay(checkpoint, way) for way in others)]
     for name, url in named(policy) if policy else ():
         found.append(Remote(name, url, play.execute, play.keys, play.prompt))
-    found += [baseline(name, play.execute) for name in baselines if name != REPLAY]
+    found += [baseline(name, play.execute) for name in baselines if name != REPLAY and scenarios]  # they only play
     names = [contender.name for contender in found]
     if double := {name for name in names if names.count(name) > 1}:
         raise UserError(f"Two contenders are called '{sorted(double)[0]}'; give each a name of its own: NAME=PATH.")
@@ -282,7 +282,8 @@ def _films(
     return found
 
 
-def _write(folder: Path, found: dict[str, Any]) -> None:
+def _write(folder: Path, measured: dict[str, Any]) -> None:
+    found = {"format": FORMAT, "command": shlex.join(["uva", *sys.argv[1:]]), "held_out": {}, **measured}
     write_json(folder / RESULTS, found)
     page = markdown(found)
     with whole(folder / REPORT) as part:
