@@ -15,7 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from uva_lightning import envs
 from uva_lightning.envs.block_push import CLASSES, BlockPush
 from uva_lightning.envs.block_push_expert import BlockPushExpert
-from uva_lightning.envs.block_push_world import SQUARES
+from uva_lightning.envs.block_push_world import SQUARES, BlockPushWorld
 from uva_lightning.envs.receding_horizon import RecedingHorizon
 
 STATE = (256, 460, 176, 300, 0, 336, 300, 0)
@@ -158,6 +158,35 @@ def test_a_careless_expert_needs_longer_and_still_solves_most_starts():
     assert sum(careless) > 1.05 * sum(careful)
     assert sum(number < 200 for number in careless) >= 8
     assert steps(1.0, 3) == careless[3]
+
+
+def test_a_careless_expert_thinks_ahead_in_a_copy_and_plays_beside_what_it_meant():
+    env = BlockPush()
+    env.reset(seed=1)
+    before = env.snapshot()
+    played = next(BlockPushExpert(1, careless=1.0).targets(env.world))
+    assert env.snapshot() == before
+    meant = next(BlockPushExpert(1).targets(env.world))
+    assert 0.5 < np.hypot(*np.subtract(played, meant)) < 4 * 5  # px: drift begins with 5 px, one standard deviation
+
+
+def test_the_expert_fetches_a_block_again_that_was_pushed_out_of_its_square():
+    world, expert = BlockPushWorld(), BlockPushExpert(0)
+    (first, second), (square, other) = expert.order, expert.squares
+    targets, poses = expert.targets(world), np.zeros((2, 3))
+    poses[first, :2], poses[second, :2] = SQUARES[square], SQUARES[other] + (0, 150)
+
+    def fetched():
+        """Tell which block the agent is sent to, from the middle of the plane."""
+        world.start((256, 300), tuple(map(tuple, poses.tolist())))
+        way = np.subtract(next(targets), (256, 300))
+        return int(np.argmax((poses[:, :2] - (256, 300)) @ way))
+
+    assert fetched() == second
+    poses[first, :2] += (0, 20)  # still in it
+    assert fetched() == second
+    poses[first, :2] += (0, 60)
+    assert fetched() == first
 
 
 def test_a_target_beyond_the_plane_is_taken_at_its_edge():

@@ -53,7 +53,7 @@ class BlockPush(gym.Env[Any, Any]):
         goal: One of ``R-R``, ``R-G``, ``G-R``, ``G-G``, block first; None asks for both blocks.
         scatter: Share of the episodes, drawn from their seeds, that start with everything anywhere: for demonstrations
             that show what to do after a push has gone wrong.
-        careless: Share of the expert's pushes that miss the block's centre, see ``BlockPushExpert``.
+        careless: Share of its actions that the expert plays blindly, see ``BlockPushExpert``.
         render_mode: ``rgb_array`` or nothing; both render pictures.
     """
 
