@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import ceil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from untrained import written
 pytest.importorskip("pymunk")
 pytest.importorskip("cv2")
 
+from uva_lightning.benchmarks.judgement import Judgement
 from uva_lightning.benchmarks.planning import BOUND, PLANNED, POLICY, TYPICAL, markdown, summary
 from uva_lightning.cli import main
 from uva_lightning.model.checkpoint import build
@@ -77,6 +79,16 @@ def test_the_table_shows_how_much_of_the_bound_was_reached():
     assert "the bound gains nothing" in markdown(nothing)
 
 
+def test_imagination_is_judged_by_the_decisions_that_matter():
+    judgement = Judgement(apart=5.0)
+    assert "In none of 0 decisions" in str(judgement)
+    true = np.array([[0.0, 0.0, 0.0, 30.0], [1.0, 20.0, 20.0, 0.0], [2.0, 40.0, 40.0, 0.0]])
+    imagined = np.array([[9.0, 1.0, 7.0, 5.0], [0.0, 2.0, 7.0, 0.0], [9.0, 3.0, 7.0, 0.0]])
+    judgement.add(imagined, true)  # nothing to choose; right; no idea; right
+    assert judgement.row() == {"decisions": 4, "matter": 3, "apart": 5.0, "correlation": pytest.approx(2 / 3)}
+    assert "correlate by 0.67" in str(judgement)
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, tiny_data):
     """Write a checkpoint of a model with random weights into a run folder."""
@@ -91,6 +103,7 @@ def test_the_command_writes_the_table_the_numbers_and_films(checkpoint, capsys):
     found = json.loads((folder / "results.json").read_text())
     assert list(found["ways"]) == [POLICY, TYPICAL, PLANNED, BOUND]
     assert found["seeds"] == [100000, 100001]
+    assert found["judgement"]["decisions"] == 2 * ceil(200 / 16)  # those of the planner that imagines
     for row in found["episodes"].values():
         assert [episode["seed"] for episode in row["block_push_rg"]] == found["seeds"]
         assert all(0 <= episode["score"] <= 1 for episode in row["block_push_rg"])

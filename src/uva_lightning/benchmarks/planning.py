@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uva_lightning.benchmarks.judgement import Judgement, Watched
 from uva_lightning.metrics.intervals import Interval, bootstrap_mean
 from uva_lightning.metrics.planning_gain import PlanningGain
 from uva_lightning.policy.imagination import Simulator
@@ -27,22 +28,28 @@ Results = Mapping[str, Mapping[str, RolloutResult]]
 """By way to act and by environment, all on the same seeds."""
 
 
-def ways(policy: WindowPolicy, proposals: int, bound: bool) -> dict[str, Callable[[], Actor]]:
+def ways(policy: WindowPolicy, proposals: int, bound: bool, judgement: Judgement) -> dict[str, Callable[[str], Actor]]:
     """Give the ways to act that are compared, by name, each made anew for an environment.
 
     Args:
         policy: Trained model.
         proposals: Chunks that every planner chooses from.
-        bound: Also plan with the true simulator.
+        bound: Also plan with the true simulator, and have it judge what the other planner imagines.
+        judgement: Takes that.
     """
-    made: dict[str, Callable[[], Actor]] = {
-        POLICY: lambda: policy,
-        TYPICAL: lambda: Planner(policy, proposals=proposals, margin=math.inf),
-        PLANNED: lambda: Planner(policy, proposals=proposals),
+    from uva_lightning.envs import goal_score
+
+    made: dict[str, Callable[[str], Actor]] = {
+        POLICY: lambda env: policy,
+        TYPICAL: lambda env: Planner(policy, proposals=proposals, margin=math.inf),
     }
-    if bound:
-        made[BOUND] = lambda: Planner(policy, proposals=proposals, imagination=Simulator())
-    return made
+    if not bound:
+        return {**made, PLANNED: lambda env: Planner(policy, proposals=proposals)}
+    return {
+        **made,
+        PLANNED: lambda env: Planner(policy, proposals=proposals, imagination=Watched(goal_score(env), judgement)),
+        BOUND: lambda env: Planner(policy, proposals=proposals, imagination=Simulator()),
+    }
 
 
 def compare(
@@ -51,6 +58,7 @@ def compare(
     seeds: Sequence[int],
     proposals: int,
     execute: int,
+    judgement: Judgement,
     bound: bool = True,
     record: int = 0,
 ) -> Iterator[Results]:
@@ -62,12 +70,13 @@ def compare(
         seeds: Starts.
         proposals: Chunks that every planner chooses from.
         execute: Actions of a chunk that are run before it decides again.
+        judgement: Takes how imagined and true rewards compare, where the bound is played.
         bound: Also plan with the true simulator.
         record: Episodes of each to record.
     """
     played: dict[str, Mapping[str, RolloutResult]] = {}
-    for name, make in ways(policy, proposals, bound).items():
-        played[name] = {env: run_rollouts(make(), env, policy.spec, seeds, execute, record) for env in envs}
+    for name, make in ways(policy, proposals, bound, judgement).items():
+        played[name] = {env: run_rollouts(make(env), env, policy.spec, seeds, execute, record) for env in envs}
         yield dict(played)
 
 
