@@ -105,7 +105,7 @@ def tried(place: Path, out: Path, ending: Callable[[], bool]) -> dict[str, Any]:
             log.exception("%s failed", place.name)
             said = f"{type(error).__name__}: {error}"
             content = {"available": False, "reason": said, "episodes": [], "error": not isinstance(error, RobotError)}
-        write_json(part / RESULT, {**content, "versions": versions()})
+        write_json(part / RESULT, {**content, "cpu_seconds": time.process_time(), "versions": versions()})
     return content
 
 

@@ -32,8 +32,8 @@ class Evaluator:
     """How the evaluator process runs.
 
     Args:
-        nice: Added to its niceness; from 19 on it also gets the idle class of Linux's scheduler: time that nobody else
-            wants. Lower it for a real arm on a busy machine.
+        nice: Added to its niceness; 10 gets about a tenth of a core where all are wanted. From 19 on it also gets the
+            idle class of Linux's scheduler: time that nobody else wants. Lower it for a real arm on a busy machine.
         threads: Of its policy.
         grace: Beyond the budget for starting, loading and ending, after which it counts as hanging, s.
         wait_at_end: Longest time that the end of training waits for the last result, s.
@@ -41,7 +41,7 @@ class Evaluator:
         breaker: Failures in a row, its own or the arm's, after which no more episodes are run in this training.
     """
 
-    nice: int = 19
+    nice: int = 10
     threads: int = 1
     grace: float = 180.0
     wait_at_end: float = 60.0
