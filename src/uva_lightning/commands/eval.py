@@ -121,8 +121,8 @@ def evaluate(
     if not scenarios and not given:
         raise UserError(f"The suite '{suite}' plays nothing and measures checkpoints, expected some; set --ckpt.")
     first = given[0].path if given else None
-    shown = _demonstrations(scenarios, first, data, play.set)
     contenders = _contenders(scenarios, given, policy, _names(baselines), device, play)
+    shown = _demonstrations(scenarios, first, data, play.set)
     if REPLAY in _names(baselines) and scenarios:
         repeated, replayer = _repeated(shown, chosen.episodes, play.execute)
         scenarios, contenders = [*scenarios, repeated], [*contenders, replayer]
