@@ -80,13 +80,14 @@ def test_the_table_shows_how_much_of_the_bound_was_reached():
 
 
 def test_imagination_is_judged_by_the_decisions_that_matter():
-    judgement = Judgement(apart=5.0)
+    judgement = Judgement(apart=14.2)
     assert "In none of 0 decisions" in str(judgement)
-    true = np.array([[0.0, 0.0, 0.0, 30.0], [1.0, 20.0, 20.0, 0.0], [2.0, 40.0, 40.0, 0.0]])
-    imagined = np.array([[9.0, 1.0, 7.0, 5.0], [0.0, 2.0, 7.0, 0.0], [9.0, 3.0, 7.0, 0.0]])
-    judgement.add(imagined, true)  # nothing to choose; right; no idea; right
-    assert judgement.row() == {"decisions": 4, "matter": 3, "apart": 5.0, "correlation": pytest.approx(2 / 3)}
-    assert "correlate by 0.67" in str(judgement)
+    true = np.array([[0.0, 0.0, 0.0, 30.0], [0.0, 20.0, 20.0, 0.0], [30.0, 40.0, 40.0, 0.0]])
+    imagined = np.array([[9.0, 1.0, 7.0, 5.0], [9.0, 2.0, 7.0, 5.0], [0.0, 6.0, 7.0, 0.0]])
+    judgement.add(imagined, true)  # of standard deviations 14.14, 16.3, 16.3 and 14.14
+    right = np.corrcoef([1, 2, 6], [0, 20, 40])[0, 1]  # 0.94: in order, but not in proportion
+    assert judgement.row() == {"decisions": 4, "matter": 2, "apart": 14.2, "correlation": pytest.approx(right / 2)}
+    assert f"correlate by {right / 2:.2f}: mean of the 2 of 4 decisions" in str(judgement)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_the_command_writes_the_table_the_numbers_and_films(checkpoint, capsys):
     found = json.loads((folder / "results.json").read_text())
     assert list(found["ways"]) == [POLICY, TYPICAL, PLANNED, BOUND]
     assert found["seeds"] == [100000, 100001]
-    assert found["judgement"]["decisions"] == 2 * ceil(200 / 16)  # those of the planner that imagines
+    assert found["judgement"]["decisions"] == 2 * ceil(200 / 16)  # those of the planner with the simulator
     for row in found["episodes"].values():
         assert [episode["seed"] for episode in row["block_push_rg"]] == found["seeds"]
         assert all(0 <= episode["score"] <= 1 for episode in row["block_push_rg"])

@@ -170,6 +170,19 @@ def test_a_careless_expert_thinks_ahead_in_a_copy_and_plays_beside_what_it_meant
     assert 0.5 < np.hypot(*np.subtract(played, meant)) < 4 * 5  # px: drift begins with 5 px, one standard deviation
 
 
+def test_a_careless_expert_does_not_look_while_it_plays():
+    chunks = []
+    for moved in (False, True):
+        world = BlockPushWorld()
+        world.start(STATE[:2], (STATE[2:5], STATE[5:]))
+        targets = BlockPushExpert(1, careless=1.0).targets(world)
+        first = next(targets)
+        if moved:
+            world.start((100, 460), ((300, 200, 0), (420, 360, 0)))
+        chunks.append([first, *(next(targets) for _ in range(7))])
+    assert chunks[0] == chunks[1]
+
+
 def test_the_expert_fetches_a_block_again_that_was_pushed_out_of_its_square():
     world, expert = BlockPushWorld(), BlockPushExpert(0)
     (first, second), (square, other) = expert.order, expert.squares

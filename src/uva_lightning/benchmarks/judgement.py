@@ -1,4 +1,4 @@
-"""How far a planner's imagination orders proposals as the true simulator does."""
+"""How well a planner's imagined rewards of its proposals agree with the true ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uva_lightning.policy.imagination import ForwardModel, Futures, Simulator
+from uva_lightning.policy.imagination import ForwardModel, Futures, Imagination, Simulator
 from uva_lightning.policy.rewards import Reward
 from uva_lightning.policy.windows import WindowObservation, WindowPolicy
 
@@ -19,7 +19,7 @@ class Judgement:
     """Rewards of the same proposals, imagined and true, over many decisions.
 
     Args:
-        apart: Standard deviation of the true rewards, in their unit, from which on a decision matters.
+        apart: A decision matters where the true rewards differ by more (standard deviation, in their unit).
     """
 
     def __init__(self, apart: float) -> None:
@@ -51,16 +51,19 @@ class Judgement:
         """Say it in a sentence."""
         row = self.row()
         if row["correlation"] is None:
-            return f"In none of {row['decisions']} decisions the proposals' true rewards differ by {self.apart:g}."
+            return (
+                f"In none of {row['decisions']} decisions do the true rewards of the proposals differ by more than "
+                f"{self.apart:g} (standard deviation)."
+            )
         return (
             f"Imagined and true rewards of the proposals correlate by {row['correlation']:.2f}: mean of the "
-            f"{row['matter']} of {row['decisions']} decisions of the planner in which the true ones differ by "
-            f"{self.apart:g} or more (standard deviation)."
+            f"{row['matter']} of {row['decisions']} decisions of the planner with the simulator in which the true ones "
+            f"differ by more than {self.apart:g} (standard deviation)."
         )
 
 
-class Watched(ForwardModel):
-    """Forward dynamics that a planner goes by, with the true simulator beside it as witness.
+class Watched(Imagination):
+    """The true simulator that a planner goes by, with what forward dynamics imagines beside it.
 
     Args:
         reward: Judges the futures of both.
@@ -70,20 +73,19 @@ class Watched(ForwardModel):
     tries = True
 
     def __init__(self, reward: Reward, judgement: Judgement) -> None:
-        super().__init__()
-        self.reward, self.judgement, self.simulator = reward, judgement, Simulator()
+        self.reward, self.judgement = reward, judgement
+        self.model, self.simulator = ForwardModel(), Simulator()
 
     def enter(self, envs: Envs) -> None:
         """See the base class."""
-        super().enter(envs)
         self.simulator.enter(envs)
 
     def futures(
         self, policy: WindowPolicy, observation: WindowObservation, actions: NDArray[np.float32], pictures: bool
     ) -> Futures:
         """See the base class."""
-        imagined = super().futures(policy, observation, actions, pictures)
+        imagined = self.model.futures(policy, observation, actions, pictures)
         true = self.simulator.futures(policy, observation, actions, pictures)
         past = dict(observation["video"])
         self.judgement.add(self.reward(past, imagined), self.reward(past, true))
-        return imagined
+        return true

@@ -13,7 +13,6 @@ from torch import Tensor
 from uva_lightning.benchmarks.judgement import Judgement, Watched
 from uva_lightning.metrics.intervals import Interval, bootstrap_mean
 from uva_lightning.metrics.planning_gain import PlanningGain
-from uva_lightning.policy.imagination import Simulator
 from uva_lightning.policy.planner import Planner
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.rollouts import Actor, RolloutResult, run_rollouts
@@ -34,22 +33,19 @@ def ways(policy: WindowPolicy, proposals: int, bound: bool, judgement: Judgement
     Args:
         policy: Trained model.
         proposals: Chunks that every planner chooses from.
-        bound: Also plan with the true simulator, and have it judge what the other planner imagines.
-        judgement: Takes that.
+        bound: Also plan with the true simulator, beside which the model imagines the same chunks.
+        judgement: Takes how that compares.
     """
     from uva_lightning.envs import goal_score
 
     made: dict[str, Callable[[str], Actor]] = {
         POLICY: lambda env: policy,
         TYPICAL: lambda env: Planner(policy, proposals=proposals, margin=math.inf),
+        PLANNED: lambda env: Planner(policy, proposals=proposals),
     }
-    if not bound:
-        return {**made, PLANNED: lambda env: Planner(policy, proposals=proposals)}
-    return {
-        **made,
-        PLANNED: lambda env: Planner(policy, proposals=proposals, imagination=Watched(goal_score(env), judgement)),
-        BOUND: lambda env: Planner(policy, proposals=proposals, imagination=Simulator()),
-    }
+    if bound:
+        made[BOUND] = lambda env: Planner(policy, proposals=proposals, imagination=Watched(goal_score(env), judgement))
+    return made
 
 
 def compare(

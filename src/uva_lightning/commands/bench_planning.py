@@ -10,7 +10,7 @@ from typing import Any
 
 from uva_lightning.benchmarks.judgement import Judgement
 from uva_lightning.benchmarks.machine import machine
-from uva_lightning.benchmarks.planning import PLANNED, Results, compare, markdown, summary
+from uva_lightning.benchmarks.planning import BOUND, Results, compare, markdown, summary
 from uva_lightning.commands.checks import check_least, chosen_device
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.rollout import RESULTS, find_checkpoint, named_weights, run_folder
@@ -25,7 +25,7 @@ from uva_lightning.whole_files import whole
 CLASSES = "block_push_rr,block_push_rg,block_push_gr,block_push_gg"
 TABLE = "planning.md"
 APART = 5.0
-"""Standard deviation of the proposals' true rewards, px, from which on a decision matters."""
+"""A decision matters where the true rewards of the proposals differ by more px (standard deviation)."""
 
 
 def bench_planning(
@@ -77,18 +77,19 @@ def bench_planning(
     }
     table, judgement = "", Judgement(APART)
     for results in compare(policy, names, seeds, proposals, execute, judgement, bound, videos):
-        content |= {"seconds": time.monotonic() - begin, "judgement": judgement.row() if bound else None}
-        table = _write(folder, results, policy.spec.rate_hz, content, str(judgement) if bound else "")
+        content |= {"seconds": time.monotonic() - begin, "judgement": judgement.row() if BOUND in results else None}
+        table = _write(folder, results, policy.spec.rate_hz, content, str(judgement) if BOUND in results else "")
     sys.stdout.write(f"{episodes} starts, {proposals} proposals, {execute} actions a decision\n\n{table}\n\n{folder}\n")
 
 
 def _write(folder: Path, results: Results, rate_hz: float, content: dict[str, Any], judgement: str) -> str:
     """Write what has been played so far; gives the table, and what is said below it."""
-    _write_films(folder, results, rate_hz)
+    newest = list(results)[-1]
+    _write_films(folder, {newest: results[newest]}, rate_hz)
     rows = summary(results)
     episodes = {way: {env: one.record()["episodes"] for env, one in found.items()} for way, found in results.items()}
     write_json(folder / RESULTS, {"ways": rows, **content, "episodes": episodes})
-    table = markdown(rows) + (f"\n\n{judgement}" if PLANNED in results and judgement else "")
+    table = markdown(rows) + (f"\n\n{judgement}" if judgement else "")
     with whole(folder / TABLE) as part:
         part.write_text(table + "\n")
     return table

@@ -76,8 +76,9 @@ ENVS: dict[str, Entry] = {
     **{f"block_push_{block}{square}".lower(): _block_push(block, square) for block in "RG" for square in "RG"},
 }
 """Environments by name. ``block_push`` asks for both blocks, ``block_push_rg`` for the red block in the green square;
-``block_push_scattered`` is for demonstrations: half of its episodes start with everything anywhere. ``libero_10/3`` is
-the fourth task of LIBERO-10; it and ``toolhang`` run in environments that ``uva env install`` makes."""
+``block_push_scattered`` is for demonstrations: half of its episodes start with everything anywhere; in
+``block_push_careless`` the expert also plays half of its actions blindly. ``libero_10/3`` is the fourth task of
+LIBERO-10; it and ``toolhang`` run in environments that ``uva env install`` makes."""
 
 for _name, _entry in ENVS.items():
     if NAMESPACE + _name not in gym.registry:
