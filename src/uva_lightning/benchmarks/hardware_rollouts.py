@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tqdm.auto import tqdm
 
 from uva_lightning.benchmarks.machine import machine
 from uva_lightning.commands.configs import read_config, shipped
@@ -38,6 +39,9 @@ def train(folder: Path, demos: Path, steps: int, enabled: bool) -> dict[str, Any
 
     Returns:
         ``seconds`` of the command, its ``episodes``, and ``cpu_seconds`` of the evaluator up to its last result.
+
+    Raises:
+        SystemExit: The command failed.
     """
     folder.mkdir(parents=True)
     own = read_config(shipped()[CONFIG])["trainer"]
@@ -53,9 +57,12 @@ def train(folder: Path, demos: Path, steps: int, enabled: bool) -> dict[str, Any
     overlay.write_text(yaml.safe_dump({"data": {"init_args": {"path": str(demos)}}, "trainer": trainer}))
     command = [sys.executable, "-c", PROGRAM, "fit", "--config", str(shipped()[CONFIG]), "--config", str(overlay)]
     begin = time.perf_counter()
-    with (folder / "output.txt").open("w") as output:
-        subprocess.run(command, stdout=output, stderr=output, check=True)
+    log = folder / "output.txt"
+    with log.open("w") as output:
+        status = subprocess.run(command, stdout=output, stderr=output, check=False).returncode
     seconds = time.perf_counter() - begin
+    if status:
+        raise SystemExit(f"The training in {folder} ended with status {status}, expected 0; {log} says why.")
     results = [json.loads(path.read_text()) for path in (folder / "run/hardware").glob("results/*/result.json")]
     return {
         "enabled": enabled,
@@ -89,25 +96,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=3000, help="of each training")
     parser.add_argument("--demos", type=Path, default=Path("runs/demos/simulated_arm.zarr"), help="made where absent")
     options = parser.parse_args(argv)
-    demos, runs = options.demos.absolute(), []
+    for name in ("pairs", "steps"):
+        if getattr(options, name) < 1:
+            parser.error(f"{name} is {getattr(options, name)}, expected at least 1; set --{name}.")
+    if options.out.exists():
+        parser.error(f"{options.out} exists, expected a new folder; give another, or remove it.")
+    demos, runs = options.demos.absolute(), list[dict[str, Any]]()
     train(options.out / "warm_up", demos, 1, False)  # makes the demonstrations and fills caches; does not count
-    for pair in range(options.pairs):
-        order = (False, True) if pair % 2 == 0 else (True, False)  # a machine that gets slower favours neither
-        for enabled in order:
-            folder = options.out / f"{pair}_{'with' if enabled else 'without'}"
-            runs.append(train(folder, demos, options.steps, enabled))
-    found = summary(runs)
-    write_json(
-        options.out / "hardware_rollouts.json", {**found, "runs": runs, "steps": options.steps, "machine": machine()}
-    )
+    with tqdm(total=2 * options.pairs, desc="trainings", unit="training") as bar:
+        for pair in range(options.pairs):
+            order = (False, True) if pair % 2 == 0 else (True, False)  # a machine that gets slower favours neither
+            for enabled in order:
+                folder = options.out / f"{pair}_{'with' if enabled else 'without'}"
+                runs.append(train(folder, demos, options.steps, enabled))
+                bar.update()
+            facts = {**summary(runs), "runs": runs, "steps": options.steps, "machine": machine()}
+            write_json(options.out / "hardware_rollouts.json", facts)  # what is measured is kept
+    sys.stdout.write(said(summary(runs), runs))
+    return 0
+
+
+def said(found: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
+    """Say what ``summary`` found, and what the episodes were."""
     interval = found["interval"]
     sure = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "one pair, no interval"
-    sys.stdout.write(f"{found['mean']:.3f} times as long with episodes ({sure})\n")
+    lines = [f"{found['mean']:.3f} times as long with episodes ({sure})"]
     for run in runs:
         if run["enabled"]:
-            said = f"{run['episodes']} episodes, {run['cpu_seconds']:.0f} s of the evaluator's processor time"
-            sys.stdout.write(f"{run['seconds']:.0f} s with {said}\n")
-    return 0
+            used = f"{run['cpu_seconds']:.0f} s of the evaluator's processor time"
+            lines.append(f"{run['seconds']:.0f} s with {run['episodes']} episodes, {used}")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
