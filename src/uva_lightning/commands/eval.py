@@ -129,17 +129,11 @@ def evaluate(
     folder = out or (run_folder(first) if first else Path()) / "evaluations" / safe(Path(suite).stem)
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder / LOCK, "uva eval"), stopping_on_sigterm(), Journal(folder / JOURNAL) as journal:
-        outcome, spent = Outcome(), dict[str, Any](crashes=0, replay={"skipped": "nothing is played."})
-        if scenarios:
-            with Workers(workers or os.cpu_count() or 1) as pool:
-                spent["replay"] = _replay(pool, shown, replays, play.execute)
-                evaluation = Evaluation(folder, pool, play.videos, play.beside)
-                outcome = _play(evaluation, scenarios, contenders, journal, suite)
-                spent["crashes"] = pool.crashes
+        outcome, spent = _replay_and_play(folder, scenarios, contenders, shown, journal, suite, replays, workers, play)
         if chosen.held_out:
             spent["held_out"] = held_out(contenders, data, play.set, play.held, features, journal)
-    films = _films(folder, play.videos, scenarios, contenders, outcome)
     spent |= {"suite": suite, "missing": dict(chosen.missing()), "seconds": round(time.monotonic() - began, 1)}
+    films = _films(folder, play, scenarios, contenders, outcome)
     _write(folder, spent | content(scenarios, contenders, outcome, films))
 
 
@@ -162,6 +156,26 @@ def _refuse(replays: int, workers: int, given: str) -> None:
             raise UserError(f"{name} is {value}, expected 0 or more; set --{name}.")
     if not given:
         raise UserError("Nobody is to be evaluated, expected one of --ckpt FILE, --policy ws://HOST:PORT, --baselines.")
+
+
+def _replay_and_play(
+    folder: Path,
+    scenarios: Sequence[Scenario],
+    contenders: Sequence[Contender],
+    shown: _Shown | str,
+    journal: Journal,
+    suite: str,
+    replays: int,
+    workers: int,
+    play: Playing,
+) -> tuple[Outcome, dict[str, Any]]:
+    """Replay demonstrations, then play all; gives what came out, and what is said of the replay and of crashes."""
+    if not scenarios:
+        return Outcome(), {"crashes": 0, "replay": {"skipped": "nothing is played."}}
+    with Workers(workers or os.cpu_count() or 1) as pool:
+        replay = _replay(pool, shown, replays, play.execute)
+        outcome = _play(Evaluation(folder, pool, play.videos, play.beside), scenarios, contenders, journal, suite)
+        return outcome, {"crashes": pool.crashes, "replay": replay}
 
 
 def _play(
@@ -269,14 +283,14 @@ def _repeated(shown: _Shown | str, episodes: int, execute: int) -> tuple[Scenari
 
 
 def _films(
-    folder: Path, videos: int, scenarios: Sequence[Scenario], contenders: Sequence[Contender], outcome: Outcome
+    folder: Path, play: Playing, scenarios: Sequence[Scenario], contenders: Sequence[Contender], outcome: Outcome
 ) -> dict[str, dict[str, list[str]]]:
     """Name the films, relative to the folder, by scenario and contender."""
     found: dict[str, dict[str, list[str]]] = {}
     for scenario in scenarios:
         for contender in contenders:
             if contender.name in outcome.results.get(scenario.name, {}):
-                seeds = [start.seed for start in scenario.starts[:videos]]
+                seeds = [start.seed for start in scenario.starts[: play.videos]]
                 paths = [film(folder, scenario, contender, seed).relative_to(folder) for seed in seeds]
                 found.setdefault(scenario.name, {})[contender.name] = [path.as_posix() for path in paths]
     return found
