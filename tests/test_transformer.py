@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
+import pytest
 import torch
 
 from uva_lightning.model.streams import Shape
-from uva_lightning.model.transformer import LatentTransformer
+from uva_lightning.model.transformer import Attention, LatentTransformer
 from uva_lightning.types import Tokens, Visible
 
 SHAPES = {"past_video": Shape(2, (4, 4), 8, 2), "video": Shape(2, (4, 4), 8, 2), "action": Shape(2, (4, 4), 2, 16)}
@@ -38,3 +41,17 @@ def test_checkpointed_blocks_have_the_same_gradients_for_less_memory():
     (gradients, much), (same, little) = backward(False), backward(True)
     assert all(torch.equal(gradients[name], same[name]) for name in gradients)
     assert little < much / 4
+
+
+@pytest.mark.parametrize(("batch", "tokens", "heads", "width"), [(1, 5, 2, 16), (3, 300, 4, 48), (1, 1500, 3, 24)])
+def test_attention_in_bfloat16_is_attention_but_for_rounding(batch, tokens, heads, width):
+    torch.manual_seed(0)
+    attention = Attention(width, heads, dropout=0.0).bfloat16().eval()
+    x = torch.randn(batch, tokens, width).bfloat16()
+    exact = deepcopy(attention).double()(x.double())
+    for gradients in (False, True):  # with one group of heads, with several, with one head a group
+        with torch.set_grad_enabled(gradients):
+            made = attention(x)
+        assert (made.shape, made.dtype) == (x.shape, torch.bfloat16)
+        assert (made - exact).norm() < 2**-6 * exact.norm()
+        assert (made - exact).abs().max() < 2**-4 * exact.abs().max()
