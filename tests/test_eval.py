@@ -30,7 +30,7 @@ from short_suites import ShortSuite
 from uva_lightning.commands.errors import UserError
 from uva_lightning.envs.games import Start
 from uva_lightning.envs.vector import Workers
-from uva_lightning.evaluation.contenders import baseline, named, safe
+from uva_lightning.evaluation.contenders import baseline, named
 from uva_lightning.evaluation.content import difference
 from uva_lightning.evaluation.journal import Journal, key_of
 from uva_lightning.evaluation.run import Evaluation
@@ -38,6 +38,7 @@ from uva_lightning.evaluation.suite import Scenario, Suite, known_suites, suite_
 from uva_lightning.metrics.intervals import bootstrap_mean, wilson
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.rollouts import FIRST_TEST_SEED, Episode, RolloutResult, run_rollouts
+from uva_lightning.whole_files import safe
 
 SHORT = "{class_path: short_suites.ShortSuite}"
 SEEDS = range(FIRST_TEST_SEED, FIRST_TEST_SEED + 3)

@@ -36,6 +36,17 @@ def test_mappings_are_merged_and_values_replaced():
     assert BASE["data"]["init_args"]["path"] == "x"
 
 
+def test_a_key_with_a_plus_adds_to_the_list_below():
+    merged = overlay(BASE, {"trainer": {"callbacks+": ["VideoGrid", "Throughput"], "plugins+": "One"}})
+    assert merged["trainer"] == {
+        **BASE["trainer"],
+        "callbacks": ["EMA", "VideoGrid", "Throughput"],
+        "plugins": ["One"],
+    }
+    assert overlay(merged, {"trainer": {"callbacks+": ["EMA"]}})["trainer"]["callbacks"][-2:] == ["Throughput", "EMA"]
+    assert BASE["trainer"]["callbacks"] == ["EMA"]
+
+
 def test_another_class_replaces_the_entry_and_the_same_keeps_its_arguments():
     other = {"class_path": "LinearPatches", "init_args": {"grid": 16}}
     assert model(tokenizer=other)["tokenizer"] == other

@@ -1,5 +1,6 @@
 """LIBERO itself: installed apart by the command, stepped and drawn with stand-in assets."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from libero_assets import write_assets
 
 from uva_lightning import envs
+from uva_lightning.cli import main
 from uva_lightning.simulators.installed import place_of, ready
 
 pytestmark = pytest.mark.libero
@@ -86,3 +89,26 @@ def test_a_missing_file_is_one_sentence_with_the_fix(env, assets):
             env.reset(seed=0)
     finally:
         texture.with_suffix(".away").rename(texture)
+
+
+def test_a_model_in_training_plays_a_task_that_it_is_told(libero, monkeypatch, tmp_path):
+    monkeypatch.setenv("UVA_ENVS", str(libero))
+    suite = "{class_path: short_suites.LiberoTask, init_args: {episodes: 2}}"
+    callbacks = [{"class_path": "SuiteRollout", "init_args": {"suite": suite, "workers": 1}}]
+    overlay = {"trainer": {"callbacks+": callbacks, "check_val_every_n_epoch": None, "val_check_interval": 2}}
+    words = {"init_args": {"missing": {"class_path": "RandomInstructions"}}}
+    overlay["data"] = {"init_args": {"text": words}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(overlay))
+    files = ["libero10.yaml", "sizes/smoke.yaml", str(tmp_path / "own.yaml")]
+    options = [f"--data.path={tmp_path / 'data'}", "--data.generate=RandomEpisodes", "--trainer.max_steps=2"]
+    options += ["--trainer.limit_val_batches=1", "--trainer.accelerator=cpu"]
+    options += [f"--trainer.logger.init_args.save_dir={tmp_path}"]
+    assert main(["fit", *(word for name in files for word in ("--config", name)), *options]) == 0
+    (film,) = tmp_path.glob("libero10/rollouts/step_00000002/*.mp4")
+    assert film.name == "libero_object_0_100000.mp4"
+    (checkpoint,) = tmp_path.glob("**/last.ckpt")
+    prompt = "pick up the alphabet soup and place it in the basket"
+    given = ["--ckpt", str(checkpoint), "--env", "libero_object/0", "--episodes", "1", "--videos", "0"]
+    assert main(["rollout", *given, "--prompt", prompt, "--out", str(tmp_path / "played")]) == 0
+    assert json.loads((tmp_path / "played/results.json").read_text())["env"] == "libero_object/0"
+    assert main(["rollout", *given]) != 0

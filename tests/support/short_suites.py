@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from uva_lightning.envs.games import Start
-from uva_lightning.evaluation.suite import Scenario, Suite
+from uva_lightning.evaluation.suite import Scenario, Suite, known_suites
 
 
 class ShortSuite(Suite):
@@ -30,3 +32,22 @@ class ShortSuite(Suite):
     def missing(self):
         """One thing is missing."""
         return {"The real table": "it needs a table."}
+
+
+class ToldSuite(Suite):
+    """Push-T from the same starts, told to do one thing, another, and the first again."""
+
+    def scenarios(self):
+        """Give three."""
+        starts = [Start(start.seed, steps=16) for start in self.starts()]
+        words = {"push": "push the T", "pull": "pull the T", "again": "push the T"}
+        return [Scenario(name, "pusht", starts, instruction=told) for name, told in words.items()]
+
+
+class LiberoTask(Suite):
+    """The first object task of LIBERO, 16 steps."""
+
+    def scenarios(self):
+        """Give it, with its instruction."""
+        first = known_suites()["libero_object"](self.episodes, self.seed).scenarios()[0]
+        return [replace(first, starts=[replace(start, steps=16) for start in first.starts])]

@@ -22,7 +22,7 @@ model:
 """
 
 
-def checkpoint(path, data, seed=0):
+def checkpoint(path, data, seed=0, config=CONFIG):
     """Fit what is fitted on ``data``, a datamodule, and write the checkpoint."""
     import torch
 
@@ -31,10 +31,10 @@ def checkpoint(path, data, seed=0):
 
     data.setup("fit")
     torch.manual_seed(seed)
-    module, _ = build(CONFIG)
+    module, _ = build(config)
     module.tokenizer.fit(data.training_frames())
     fit_together([module.actions, module.proprioception], data.training_numbers())
-    return written(module, CONFIG, path)
+    return written(module, config, path)
 
 
 def written(module, config, path):

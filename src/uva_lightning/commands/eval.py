@@ -23,7 +23,7 @@ from uva_lightning.commands.rollout import RESULTS, run_folder
 from uva_lightning.datamodules.base import RobotDataModule
 from uva_lightning.envs.vector import Workers
 from uva_lightning.evaluation.checkpoints import Checkpoint, Given, OtherWay, checkpoints, ways
-from uva_lightning.evaluation.contenders import Contender, Remote, Replayer, baseline, named, safe
+from uva_lightning.evaluation.contenders import Contender, Remote, Replayer, baseline, named
 from uva_lightning.evaluation.content import FORMAT, content
 from uva_lightning.evaluation.held_out import Measuring, held_out
 from uva_lightning.evaluation.journal import Journal
@@ -35,7 +35,7 @@ from uva_lightning.evaluation.run import Evaluation, Outcome, film
 from uva_lightning.evaluation.suite import Scenario, suite_of
 from uva_lightning.model.checkpoint import load_module
 from uva_lightning.results import write_json
-from uva_lightning.whole_files import whole
+from uva_lightning.whole_files import safe, whole
 
 REPORT, PLOT, JOURNAL, LOCK = "report.md", "scores.png", "journal.jsonl", ".lock"
 REPLAY = "replay"

@@ -15,6 +15,7 @@ from uva_lightning.commands.configs import CONFIG_OPTIONS, read_config
 
 _GONE = object()
 _CLASS, _PARTIAL = "class_path", {"init_args", "dict_kwargs"}
+_MORE = "+"
 
 
 def merge_configs(argv: Sequence[str]) -> list[str]:
@@ -45,9 +46,9 @@ def merge_configs(argv: Sequence[str]) -> list[str]:
 def overlay(base: Mapping[str, Any], over: Mapping[str, Any], skipped: list[str] | None = None) -> dict[str, Any]:
     """Lay one config over another.
 
-    Mappings are merged key by key; lists and plain values are replaced. A class of another name replaces the whole
-    entry. ``init_args`` without a class change those of the entry below, and are left out where there is none. ``null``
-    takes an entry that names a class away; any other value becomes null.
+    Mappings are merged key by key; lists and plain values are replaced, and ``callbacks+`` adds to ``callbacks``. A
+    class of another name replaces the whole entry. ``init_args`` without a class change those of the entry below, and
+    are left out where there is none. ``null`` takes an entry that names a class away; any other value becomes null.
 
     Args:
         base: What lies below.
@@ -75,6 +76,8 @@ def _merged(base: Any, over: Any, where: str, skipped: list[str]) -> Any:
         base = {}
     result = dict(base)
     for key, value in over.items():
+        if key.endswith(_MORE):
+            key, value = key[:-1], [*(base.get(key[:-1]) or []), *(value if isinstance(value, list) else [value])]
         if value is None and key not in base and where and not _takes_null(where):
             continue
         merged = _merged(base.get(key), value, f"{where}.{key}" if where else str(key), skipped)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from uva_lightning.commands.checks import check_least, chosen_device
 from uva_lightning.commands.errors import UserError
+from uva_lightning.model.checkpoint import load_module
 from uva_lightning.model.stored import weights_file
 from uva_lightning.policy.acting import Acting
 from uva_lightning.policy.planner import Planner  # noqa: F401 - may be named as actor
@@ -20,10 +21,11 @@ from uva_lightning.policy.success import SuccessHead  # noqa: F401 - may be name
 from uva_lightning.policy.unipi import UniPi  # noqa: F401 - may be named as actor
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.results import sha256, write_json
-from uva_lightning.rollouts import FIRST_TEST_SEED, RolloutResult, run_rollouts
+from uva_lightning.rollouts import FIRST_TEST_SEED, Actor, RolloutResult, run_rollouts
 from uva_lightning.video_files import write_mp4
 
 if TYPE_CHECKING:
+    from uva_lightning.datamodules.training_data import TrainingData
     from uva_lightning.serving.keys import Target
 
 RESULTS = "results.json"
@@ -63,7 +65,7 @@ def rollout(
         set: Data set of a mixture that is like the environment; the only one with actions where left out.
         policy: Instead of a checkpoint, address of a policy server, ws://HOST:PORT, ours or one of openpi's protocol.
         keys: For a server that is not ours, our names of pictures and states by its names, as JSON.
-        prompt: Instruction for a policy server.
+        prompt: Instruction, for a policy server and for a model that was trained with instructions.
         actor: How a checkpoint acts, Planner or UniPi, with options such as --actor.proposals CrossEntropy; as robot
             policy where left out. docs/planning.md has examples.
     """
@@ -81,8 +83,8 @@ def rollout(
     else:
         assert ckpt is not None  # for the type checker
         find_checkpoint(ckpt)
-        model = WindowPolicy.from_checkpoint(ckpt, chosen_device(device), seed, set)
-        acting = model if actor is None else actor(model)
+        model, data = _loaded(ckpt, device, seed, set)
+        acting = _told(model if actor is None else actor(model), model, data, prompt)
         result, rate_hz = run_rollouts(acting, env, model.spec, seeds, execute, videos), model.spec.rate_hz
         how = "" if actor is None else f"_{type(acting).__name__}"
         out = out or run_folder(ckpt) / "rollouts" / f"{ckpt.stem}_{env}{how}"
@@ -92,6 +94,30 @@ def rollout(
     command = shlex.join(["uva", *sys.argv[1:]])
     write_json(out / RESULTS, {**result.record(), **source, "command": command})
     sys.stdout.write(summary(result) + f"\nresults and {len(result.frames)} films: {out}\n")
+
+
+def _loaded(ckpt: Path, device: str, seed: int, set: str | None) -> tuple[WindowPolicy, TrainingData]:
+    """Rebuild the model of a checkpoint, and what it was trained on."""
+    module, data = load_module(ckpt)
+    return WindowPolicy(module.to(chosen_device(device)).eval(), seed, set=set), data
+
+
+def _told(actor: Actor, model: WindowPolicy, data: TrainingData, prompt: str) -> Actor:
+    """Let the actor of a model hear the prompt, where it was trained with instructions."""
+    from uva_lightning.evaluation.trained import Told, embedded
+
+    hears = bool(model.spec.text_dim)
+    if hears != bool(prompt):
+        fix = "say what to do: --prompt 'put the cup down'" if hears else "leave --prompt out"
+        raise UserError(
+            f"The model was trained {'with' if hears else 'without'} instructions, prompt is {prompt!r}; {fix}."
+        )
+    if not hears:
+        return actor
+    text = data.chosen(model.set).text
+    if text is None:
+        raise UserError("The checkpoint's config has no data.text, expected what embeds instructions; train with one.")
+    return Told(actor, embedded(text, prompt))
 
 
 def _remote(

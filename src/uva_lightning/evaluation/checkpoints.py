@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from uva_lightning.commands.configs import SUFFIXES
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.rollout import find_checkpoint
-from uva_lightning.evaluation.contenders import Chunking, Contender, named
+from uva_lightning.evaluation.contenders import Contender, named
 from uva_lightning.evaluation.suite import Scenario
+from uva_lightning.evaluation.trained import Trained
 from uva_lightning.model.checkpoint import load_module
 from uva_lightning.model.stored import weights_file
 from uva_lightning.module import UVAModule
 from uva_lightning.policy.acting import Acting
-from uva_lightning.policy.committed import Rest
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.results import sha256
-from uva_lightning.rollouts import Actions, Actor, Enters, Observation, open_env
+from uva_lightning.rollouts import Actor, Enters, open_env
 from uva_lightning.types import DataSpec
 
 
@@ -59,8 +56,8 @@ class Way:
     make: Callable[[WindowPolicy], Acting]
 
 
-class Checkpoint(Contender):
-    """A trained model as robot policy.
+class Checkpoint(Trained):
+    """A checkpoint as robot policy.
 
     Args:
         given: Which.
@@ -71,13 +68,12 @@ class Checkpoint(Contender):
     """
 
     def __init__(self, given: Given, execute: int, device: str, seed: int, set: str | None) -> None:
-        super().__init__(given.name, execute)
-        self.family, self.training = given.family, given.training
         find_checkpoint(given.path)
-        self.place, self.seed = str(given.path.resolve()), seed
         module, data = load_module(given.path)
-        self.policy = WindowPolicy(module.to(device).eval(), seed, set=set)
-        self._text = data.chosen(self.policy.set).text
+        policy = WindowPolicy(module.to(device).eval(), seed, set=set)
+        super().__init__(given.name, execute, policy, data.chosen(policy.set).text)
+        self.family, self.training = given.family, given.training
+        self.place, self.seed = str(given.path.resolve()), seed
         self._sha256 = sha256(weights_file(given.path))
 
     def facts(self) -> dict[str, Any]:
@@ -85,65 +81,6 @@ class Checkpoint(Contender):
         contract = asdict(self.policy.spec)
         facts = {"sha256": self._sha256, "set": self.policy.set, "seed": self.seed, "contract": contract}
         return {"kind": "checkpoint", **facts}
-
-    def spec(self, env: str) -> DataSpec:
-        """See the base class."""
-        return self.policy.spec
-
-    def actor(self, scenario: Scenario) -> Actor:
-        """See the base class."""
-        return self.told(self.policy, scenario, self.policy)
-
-    def told(self, actor: Actor, scenario: Scenario, chunking: Chunking | None = None) -> Actor:
-        """Let an actor hear what a scenario asks for, where the model was trained with instructions."""
-        return Told(actor, self._vector(scenario), chunking) if self.policy.spec.text_dim else actor
-
-    def _vector(self, scenario: Scenario) -> NDArray[np.float32]:
-        """Embed the instruction, as in training."""
-        if not scenario.instruction or self._text is None:
-            lacks = "no text encoder" if scenario.instruction else f"'{scenario.name}' has no instruction"
-            raise ValueError(
-                f"{self.name} was trained with instructions, and there is {lacks}, expected both; take a suite that "
-                "says what to do, such as libero_10, and a checkpoint whose data.text embeds it."
-            )
-        vector: NDArray[np.float32] = self._text.embed([scenario.instruction])[0].float().numpy()
-        return vector
-
-    def chunking(self, scenario: Scenario) -> Chunking:
-        """See the base class."""
-        denoiser = self.policy.module.head("action").denoiser
-        if not denoiser.continues:
-            raise ValueError(
-                f"The action head of {self.name} is {type(denoiser).__name__}, which cannot continue given actions, "
-                "expected FlowMatching."
-            )
-        return Told(self.policy, self._vector(scenario), self.policy) if self.policy.spec.text_dim else self.policy
-
-
-class Told:
-    """An actor that hears the same instruction in all episodes.
-
-    Args:
-        actor: Decides.
-        vector: The instruction, f32[w].
-        chunking: Decides where a chunk under way is to be continued.
-    """
-
-    def __init__(self, actor: Actor, vector: NDArray[np.float32], chunking: Chunking | None = None) -> None:
-        self.actor, self.vector, self.chunking = actor, vector, chunking
-
-    def reset(self, seed: int) -> None:
-        """Start anew."""
-        self.actor.reset(seed)
-
-    def act(self, observation: Observation, *, committed: Sequence[Rest] | None = None) -> Actions:
-        """Decide, given what each robot is committed to."""
-        count = len(next(iter(observation["video"].values())))
-        text = {"instruction": np.tile(self.vector, (count, 1))}
-        heard = {**observation, "text": text}
-        if committed is None or self.chunking is None:
-            return self.actor.act(heard)
-        return self.chunking.act(heard, committed=committed)
 
 
 class OtherWay(Contender):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -237,8 +236,3 @@ def called(value: str) -> str:
         return value.partition("://")[2]
     path = Path(value)
     return run_folder(path).name if path.parent.name == CHECKPOINTS else path.stem
-
-
-def safe(name: str) -> str:
-    """Make a file name; letters of any script stay, so that names that differ in them do."""
-    return re.sub(r"[^\w.-]+", "_", name)

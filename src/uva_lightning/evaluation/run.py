@@ -11,7 +11,7 @@ import numpy as np
 
 from uva_lightning.envs.games import Recipe, Start
 from uva_lightning.envs.vector import Workers
-from uva_lightning.evaluation.contenders import Contender, safe
+from uva_lightning.evaluation.contenders import Contender
 from uva_lightning.evaluation.journal import Journal, key_of
 from uva_lightning.evaluation.latency import actor_for
 from uva_lightning.evaluation.play import WAVE, recipe_for, waves
@@ -19,6 +19,7 @@ from uva_lightning.evaluation.suite import Scenario
 from uva_lightning.results import versions
 from uva_lightning.rollouts import Episode, RolloutResult
 from uva_lightning.video_files import write_mp4
+from uva_lightning.whole_files import safe
 
 VIDEOS = "videos"
 
