@@ -1,12 +1,20 @@
 """Two processes train one model."""
 
+import csv
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-TRAIN = "import sys; from uva_lightning.cli import main; sys.exit(main(sys.argv[1:]))"
+TRAIN = """
+import sys
+from uva_lightning.cli import main
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
+"""
 CONFIG = """
 model:
   tokenizer: {class_path: LinearPatches, init_args: {channels: 8}}
@@ -35,9 +43,9 @@ def fit(tmp_path, path, *options, config=CONFIG):
     script.write_text(TRAIN)
     where = [] if path is None else [f"--data.path={path}"]
     command = [sys.executable, str(script), "fit", "--config", str(config), *where, *options]
-    return subprocess.run(
-        [*command, f"--trainer.default_root_dir={tmp_path}"], capture_output=True, text=True, timeout=300, check=False
-    )
+    command += [f"--trainer.default_root_dir={tmp_path}"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "support")}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.slow
@@ -74,3 +82,30 @@ def test_two_processes_train_on_a_mixture_in_the_same_shares(tmp_path, tiny_data
         "near",
         "far",
     }
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_scenarios_of_a_suite(tmp_path, tiny_data):
+    for package in ("gymnasium", "pymunk", "shapely", "cv2", "av"):
+        pytest.importorskip(package)
+    suite = "{class_path: short_suites.ToldSuite, init_args: {episodes: 2}}"
+    played = CONFIG.replace("limit_val_batches: 0", "limit_val_batches: 1\n  check_val_every_n_epoch: 1")
+    played += (
+        "  logger: {class_path: CSVLogger, init_args: {save_dir: SAVE, name: run, version: ''}}\n"
+        f"  callbacks: [{{class_path: SuiteRollout, init_args: {{suite: '{suite}', workers: 1}}}}]\n"
+    )
+    found = {}
+    for devices in (1, 2):
+        folder = tmp_path / str(devices)
+        folder.mkdir()
+        config = played.replace("SAVE", str(folder)).replace("max_steps: 3", "max_steps: 1\n  val_check_interval: 1")
+        result = fit(folder, tiny_data.path, f"--trainer.devices={devices}", config=config)
+        assert result.returncode == 0, result.stderr[-2000:]
+        (table,) = folder.glob("run/metrics.csv")
+        with table.open() as file:
+            rows = list(csv.DictReader(file))
+        found[devices] = {name: float(x) for row in rows for name, x in row.items() if x and "rollout/" in name}
+        films = {path.name for path in folder.glob("run/rollouts/*/*.mp4")}
+        assert films == {f"{name}_100000.mp4" for name in ("push", "pull", "again")}
+    assert set(found[2]) >= {f"rollout/{name}/score" for name in ("push", "pull", "again")}
+    assert found[1] == pytest.approx(found[2], rel=1e-3)

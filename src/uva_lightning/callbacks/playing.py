@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -23,7 +24,7 @@ from uva_lightning.whole_files import safe
 
 
 class Playing(Callback, ABC):
-    """Play after validation, with the averaged weights where ``EMA`` keeps them; the first process plays, others wait.
+    """Play after validation, with the averaged weights where ``EMA`` keeps them.
 
     Logs of all episodes ``rollout/score`` (mean of the maximum reward) with ``rollout/score_low`` and
     ``rollout/score_high`` (95 % bootstrap interval), ``rollout/success`` (share of solved episodes) with
@@ -37,6 +38,9 @@ class Playing(Callback, ABC):
         videos: Episodes of each scenario that are filmed.
         set: Of a mixture, the data set that is like the environment; the only one with actions if not given.
     """
+
+    shared: ClassVar[bool] = False
+    """Whether each process plays a part; otherwise the first one plays and the others wait."""
 
     def __init__(self, every: int, execute: int, videos: int, set: str | None) -> None:
         for name, value, low in (("every", every, 1), ("videos", videos, 0)):
@@ -56,7 +60,7 @@ class Playing(Callback, ABC):
 
     @abstractmethod
     def play(self, trainer: Trainer, module: UVAModule) -> Mapping[str, RolloutResult]:
-        """Play: results by scenario."""
+        """Play, or this process's part where that is shared: every so many-th scenario. Gives results by scenario."""
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the count, so that a resumed run plays when the whole one would."""
@@ -82,9 +86,8 @@ class Playing(Callback, ABC):
         measures: dict[str, float] = {}
         module = self._ours(pl_module)
         with whole_weights(pl_module):
+            results = self._played(trainer, module)
             if trainer.is_global_zero:
-                with undisturbed(pl_module):
-                    results = self.play(trainer, module)
                 for name, result in results.items():
                     _show(trainer, name, result, folder, module.spec.of(self.set).rate_hz)
                 measures = _measures(results)
@@ -92,12 +95,27 @@ class Playing(Callback, ABC):
         for name, value in measures.items():  # on all, since a ModelCheckpoint may watch them on all
             pl_module.log(f"rollout/{name}", value, prog_bar=name == "score")
 
+    def _played(self, trainer: Trainer, module: UVAModule) -> Mapping[str, RolloutResult]:
+        if not (self.shared or trainer.is_global_zero):
+            return {}
+        with undisturbed(module):
+            own = self.play(trainer, module)
+        return _gathered(own, trainer) if self.shared and trainer.world_size > 1 else own
+
     def _ours(self, module: LightningModule) -> UVAModule:
         if not isinstance(module, UVAModule):
             raise ValueError(
                 f"{type(self).__name__} got a {type(module).__name__}, expected a UVAModule; remove the callback."
             )
         return module
+
+
+def _gathered(own: Mapping[str, RolloutResult], trainer: Trainer) -> Mapping[str, RolloutResult]:
+    """Give the first process what all have played, in the order of the scenarios."""
+    parts: list[Any] | None = [None] * trainer.world_size if trainer.is_global_zero else None
+    torch.distributed.gather_object(dict(own), parts)
+    turns = zip_longest(*(part.items() for part in parts or ()))
+    return dict(played for turn in turns for played in turn if played is not None)
 
 
 def _show(trainer: Trainer, name: str, result: RolloutResult, folder: Path, rate_hz: float) -> None:

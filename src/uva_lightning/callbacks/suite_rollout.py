@@ -25,7 +25,8 @@ from uva_lightning.rollouts import FIRST_TEST_SEED, RolloutResult
 class SuiteRollout(Playing):
     """Play the scenarios of a suite of ``uva eval`` after validation, each with what it tells the robot to do.
 
-    What is logged and written stands in the base class. Simulators run in processes of their own.
+    What is logged and written stands in the base class. The processes of a training share the scenarios; simulators run
+    in further ones.
 
     Args:
         suite: Its name, such as ``libero_10``; or a YAML file, or YAML itself, with ``class_path`` and ``init_args``.
@@ -34,9 +35,12 @@ class SuiteRollout(Playing):
         every: See the base class.
         execute: See the base class.
         videos: See the base class.
-        workers: Processes that simulate; 0 takes one per core, up to the 10 episodes that are played side by side.
+        workers: Processes that simulate for each one that trains; 0 takes one per core. There are never more than
+            episodes that are played side by side: up to 10 of a scenario.
         set: See the base class.
     """
+
+    shared = True
 
     def __init__(
         self,
@@ -53,7 +57,7 @@ class SuiteRollout(Playing):
         if workers < 0:
             raise ValueError(f"workers is {workers}, expected 0 or more.")
         self.suite, self.episodes, self.seed = suite, episodes, seed
-        self.workers = workers or min(os.cpu_count() or 1, WAVE)
+        self.workers = workers or os.cpu_count() or 1
 
     @property
     def state_key(self) -> str:
@@ -69,11 +73,15 @@ class SuiteRollout(Playing):
 
     def play(self, trainer: Trainer, module: UVAModule) -> Mapping[str, RolloutResult]:
         """See the base class."""
-        scenarios, model, results = self._scenarios(), self._model(trainer, module), {}
-        total = sum(len(scenario.starts) for scenario in scenarios)
+        scenarios = self._scenarios()[trainer.global_rank :: trainer.world_size]
+        if not scenarios:
+            return {}
+        model, results = self._model(trainer, module), {}
+        total, most = sum(len(one.starts) for one in scenarios), max(len(one.starts) for one in scenarios)
+        quiet = not trainer.is_global_zero
         with (
-            Workers(self.workers) as workers,
-            tqdm(total=total, desc="rollouts", unit="episode", leave=False) as bar,
+            Workers(min(self.workers, most, WAVE)) as workers,
+            tqdm(total=total, desc="rollouts", unit="episode", leave=False, disable=quiet) as bar,
         ):
             for scenario in scenarios:
                 results[scenario.name] = self._one(scenario, model, workers, bar)
