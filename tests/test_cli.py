@@ -1,5 +1,6 @@
 """The `uva` command: quick where it can be, and short when something is wrong."""
 
+import json
 import os
 import signal
 import subprocess
@@ -18,8 +19,9 @@ from uva_lightning.callbacks.run_record import RunRecord
 from uva_lightning.cli import COMMANDS, TRAINING, main
 from uva_lightning.commands.configs import find_config, resolve_configs, shipped
 from uva_lightning.commands.discovery import GROUP, load_entry_points
-from uva_lightning.commands.doctor import check_torch, check_torchvision
+from uva_lightning.commands.doctor import check_simulators, check_torch, check_torchvision
 from uva_lightning.commands.errors import UserError, for_user, hint
+from uva_lightning.simulators.installed import FILLED, MARKER, place_of
 
 SOURCE = Path(__file__).parents[1] / "src"
 EXPERIMENT = shipped()["quickstart.yaml"].read_text()
@@ -257,6 +259,22 @@ def test_doctor_works_where_torch_and_lightning_do_not(tmp_path):
 
 def test_doctor_accepts_the_torch_of_the_tests():
     assert [check.level for check in check_torch()][0] == "OK"
+
+
+def test_doctor_tells_what_is_wrong_with_a_simulator(tmp_path, monkeypatch):
+    monkeypatch.setenv("UVA_ENVS", str(tmp_path))
+    libero, toolhang = check_simulators()
+    assert (libero.level, toolhang.level) == ("OK", "OK")
+    assert "not installed" in libero.fact
+    place = place_of("libero")
+    (place.venv / "bin").mkdir(parents=True)
+    assert next(check_simulators()).mend == "uva env install libero"
+    place.python.touch()
+    (place.venv / FILLED).write_text(place.pinned)
+    for missing, level in ((0, "OK"), (30, "WARN")):
+        (place.folder / MARKER).write_text(json.dumps({"pins": place.pinned, "missing": missing}))
+        assert next(check_simulators()).level == level
+    assert "lacks 30 assets" in next(check_simulators()).fact
 
 
 def test_broken_torch_is_named_when_training_starts(tmp_path):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from uva_lightning.commands.extras import EXTRAS, install_command
+from uva_lightning.simulators.installed import PINS, place_of
 
 GIB = 2**30
 MIN_PYTHON = (3, 11)
@@ -75,6 +76,7 @@ def checks() -> Iterator[Check]:
     yield check_torchvision()
     yield check_import("lightning", "pip install 'lightning>=2.6'")
     yield from check_extras()
+    yield from check_simulators()
     yield check_gl()
     yield check_cores()
     yield check_memory()
@@ -166,6 +168,20 @@ def check_extras() -> Iterator[Check]:
             yield Check("WARN", f"[{extra}]", fact, f"if you need it: {install_command(missing[0])}")
         else:
             yield Check("OK", f"[{extra}]", "complete")
+
+
+def check_simulators() -> Iterator[Check]:
+    """Look which simulators that live in environments of their own are installed and whole."""
+    for name in PINS:
+        place, mend = place_of(name), f"uva env install {name}"
+        if place.whole and not place.record.get("missing"):
+            yield Check("OK", name, f"installed in {place.folder}")
+        elif place.whole:
+            yield Check("WARN", name, f"{place.folder} lacks {place.record['missing']} assets", f"{mend} --assets PATH")
+        elif place.folder.exists():
+            yield Check("WARN", name, f"{place.folder} is not whole, or of another version", mend)
+        else:
+            yield Check("OK", name, f"not installed; only its own episodes need it: {mend}")
 
 
 def check_gl() -> Check:
