@@ -261,6 +261,21 @@ def test_doctor_accepts_the_torch_of_the_tests():
     assert [check.level for check in check_torch()][0] == "OK"
 
 
+def test_components_are_found_without_simulators_and_servers():
+    code = """
+import sys
+from uva_lightning.commands.extras import EXTRAS
+gone = {*EXTRAS["sim"], *EXTRAS["serve"]} - {"matplotlib"}  # which torchmetrics imports where its record is found
+sys.modules |= dict.fromkeys(gone)
+from uva_lightning.commands.discovery import import_components
+left_out = import_components()
+assert not [name for name in left_out if ".callbacks." in name], left_out
+import uva_lightning.commands.rollout
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_doctor_tells_what_is_wrong_with_a_simulator(tmp_path, monkeypatch):
     monkeypatch.setenv("UVA_ENVS", str(tmp_path))
     libero, toolhang = check_simulators()

@@ -16,6 +16,7 @@ from uva_lightning.commands.discovery import import_components
 from uva_lightning.commands.merge import merge_configs
 from uva_lightning.commands.training import UVACLI, TrainingParser
 from uva_lightning.demos import write_demos
+from uva_lightning.evaluation.suite import known_suites
 
 CONFIGS = sorted(name for name in shipped() if "/" not in name)
 EMBEDDED = ["block_push.yaml", "quickstart.yaml", "showcase.yaml"]
@@ -262,3 +263,20 @@ def _small_pusht(folder: Path, autoencoder: Path) -> Path:
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+@pytest.mark.parametrize("name", ["libero10", "toolhang"])
+def test_rollouts_are_laid_over_an_experiment(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gymnasium")
+    over = f"options/{name.removesuffix('10')}_rollouts.yaml"
+    files = [word for file in (f"{name}.yaml", "stages/joint.yaml", over) for word in ("--config", file)]
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *files, "--print_config"])
+    assert ended.value.code == 0
+    callbacks = yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"]
+    classes = [one["class_path"].rpartition(".")[2] for one in callbacks]
+    assert classes[0] == "EMA"
+    assert classes[-2:] == ["SuiteRollout", "ModelCheckpoint"]
+    assert callbacks[-1]["init_args"]["monitor"] == "rollout/score"
+    (suite,) = [one["init_args"]["suite"] for one in callbacks if one["class_path"].endswith("SuiteRollout")]
+    assert suite in known_suites()

@@ -85,20 +85,23 @@ def test_two_processes_train_on_a_mixture_in_the_same_shares(tmp_path, tiny_data
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_scenarios_of_a_suite(tmp_path, tiny_data):
+def test_two_processes_share_the_episodes_of_a_suite(tmp_path, tiny_data):
     for package in ("gymnasium", "pymunk", "shapely", "cv2", "av"):
         pytest.importorskip(package)
-    suite = "{class_path: short_suites.ToldSuite, init_args: {episodes: 2}}"
     played = CONFIG.replace("limit_val_batches: 0", "limit_val_batches: 1\n  check_val_every_n_epoch: 1")
-    played += (
-        "  logger: {class_path: CSVLogger, init_args: {save_dir: SAVE, name: run, version: ''}}\n"
-        f"  callbacks: [{{class_path: SuiteRollout, init_args: {{suite: '{suite}', workers: 1}}}}]\n"
-    )
+    played = played.replace("max_steps: 3", "max_steps: 1\n  val_check_interval: 1")
+    played += """
+  logger: {class_path: CSVLogger, init_args: {save_dir: SAVE, name: run, version: ''}}
+  callbacks:
+    - class_path: SuiteRollout
+      init_args: {suite: '{class_path: short_suites.UnequalSuite, init_args: {seed: 7}}', workers: 1}
+    - {class_path: ModelCheckpoint, init_args: {monitor: rollout/score}}
+"""
     found = {}
     for devices in (1, 2):
         folder = tmp_path / str(devices)
         folder.mkdir()
-        config = played.replace("SAVE", str(folder)).replace("max_steps: 3", "max_steps: 1\n  val_check_interval: 1")
+        config = played.replace("SAVE", str(folder))
         result = fit(folder, tiny_data.path, f"--trainer.devices={devices}", config=config)
         assert result.returncode == 0, result.stderr[-2000:]
         (table,) = folder.glob("run/metrics.csv")
@@ -106,6 +109,6 @@ def test_two_processes_share_the_scenarios_of_a_suite(tmp_path, tiny_data):
             rows = list(csv.DictReader(file))
         found[devices] = {name: float(x) for row in rows for name, x in row.items() if x and "rollout/" in name}
         films = {path.name for path in folder.glob("run/rollouts/*/*.mp4")}
-        assert films == {f"{name}_100000.mp4" for name in ("push", "pull", "again")}
-    assert set(found[2]) >= {f"rollout/{name}/score" for name in ("push", "pull", "again")}
+        assert films == {"one_7.mp4", "two_8.mp4", "three_10.mp4"}
+    assert len({found[1][f"rollout/{name}/score"] for name in ("one", "two", "three")}) == 3
     assert found[1] == pytest.approx(found[2], rel=1e-3)

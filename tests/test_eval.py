@@ -38,7 +38,7 @@ from uva_lightning.evaluation.suite import Scenario, Suite, known_suites, suite_
 from uva_lightning.metrics.intervals import bootstrap_mean, wilson
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.rollouts import FIRST_TEST_SEED, Episode, RolloutResult, run_rollouts
-from uva_lightning.whole_files import safe
+from uva_lightning.video_files import safe
 
 SHORT = "{class_path: short_suites.ShortSuite}"
 SEEDS = range(FIRST_TEST_SEED, FIRST_TEST_SEED + 3)

@@ -11,7 +11,7 @@ from uva_lightning.evaluation.content import groups
 from uva_lightning.evaluation.run import Outcome
 from uva_lightning.evaluation.suite import known_suites, suite_of
 from uva_lightning.evaluation.suites.libero import LiberoSuite
-from uva_lightning.evaluation.trained import Told
+from uva_lightning.policy.told import Told
 from uva_lightning.rollouts import Episode, RolloutResult
 from uva_lightning.simulators.install import write_tasks
 from uva_lightning.simulators.installed import MARKER, place_of

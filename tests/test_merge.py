@@ -45,6 +45,13 @@ def test_a_key_with_a_plus_adds_to_the_list_below():
     }
     assert overlay(merged, {"trainer": {"callbacks+": ["EMA"]}})["trainer"]["callbacks"][-2:] == ["Throughput", "EMA"]
     assert BASE["trainer"]["callbacks"] == ["EMA"]
+    one = {"class_path": "EMA", "init_args": {"power": 0.5}}
+    for below, listed in (("EMA", ["EMA"]), (one, [one]), (None, [])):
+        base = {"trainer": {"callbacks": below}}
+        assert overlay(base, {"trainer": {"callbacks+": "VideoGrid"}})["trainer"]["callbacks"] == [*listed, "VideoGrid"]
+    own = {"callbacks": ["Compile"], "callbacks+": ["VideoGrid"]}
+    assert overlay(BASE, {"trainer": own})["trainer"]["callbacks"] == ["Compile", "VideoGrid"]
+    assert overlay(BASE, {"trainer": {"callbacks+": None}}) == BASE
 
 
 def test_another_class_replaces_the_entry_and_the_same_keeps_its_arguments():

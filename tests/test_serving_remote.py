@@ -8,11 +8,12 @@ import torch
 from fitted_models import fitted
 
 from uva_lightning.commands.rollout import RESULTS
+from uva_lightning.envs.contract import contract_with
 from uva_lightning.policy.policy import UVAPolicy
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.rollouts import run_rollouts
 from uva_lightning.serving.policy import PolicyService
-from uva_lightning.serving.remote import RemoteActor, contract_with
+from uva_lightning.serving.remote import RemoteActor
 from uva_lightning.serving.server import ServerOptions, running
 
 FREE = ServerOptions(port=0)

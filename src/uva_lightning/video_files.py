@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -54,6 +55,11 @@ def write_mp4(path: Path, frames: Frames, rate_hz: float) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode())
+
+
+def safe(name: str) -> str:
+    """Make a file name; letters of any script stay, so that names that differ in them do."""
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def gif_bytes(frames: Frames, rate_hz: float) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,8 +59,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def safe(name: str) -> str:
-    """Make a file name; letters of any script stay, so that names that differ in them do."""
-    return re.sub(r"[^\w.-]+", "_", name)

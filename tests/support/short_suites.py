@@ -44,6 +44,17 @@ class ToldSuite(Suite):
         return [Scenario(name, "pusht", starts, instruction=told) for name, told in words.items()]
 
 
+class UnequalSuite(Suite):
+    """Push-T from 1, 2 and 3 starts, none of them twice."""
+
+    def scenarios(self):
+        """Give three."""
+        starts = [Start(self.seed + number, steps=16) for number in range(6)]
+        return [Scenario("one", "pusht", starts[:1]), Scenario("two", "pusht", starts[1:3])] + [
+            Scenario("three", "pusht", starts[3:])
+        ]
+
+
 class LiberoTask(Suite):
     """The first object task of LIBERO, 16 steps."""
 

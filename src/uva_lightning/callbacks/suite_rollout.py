@@ -3,114 +3,128 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from lightning.pytorch import Trainer
 from tqdm.auto import tqdm
 
-from uva_lightning.callbacks.playing import Playing
-from uva_lightning.envs.vector import Workers
-from uva_lightning.evaluation.latency import actor_for
-from uva_lightning.evaluation.play import WAVE, recipe_for, unchecked, waves
-from uva_lightning.evaluation.suite import Scenario, suite_of
-from uva_lightning.evaluation.trained import Trained
+from uva_lightning.callbacks.playing import NAME, Played, Playing
 from uva_lightning.module import UVAModule
 from uva_lightning.policy.windows import WindowPolicy
-from uva_lightning.rollouts import FIRST_TEST_SEED, RolloutResult
+
+if TYPE_CHECKING:
+    from uva_lightning.evaluation.suite import Scenario
+    from uva_lightning.evaluation.trained import InTraining
 
 
 class SuiteRollout(Playing):
-    """Play the scenarios of a suite of ``uva eval`` after validation, each with what it tells the robot to do.
+    """Play the scenarios of a suite of ``uva eval`` after validation, each with its instruction.
 
-    What is logged and written stands in the base class. The processes of a training share the scenarios; simulators run
-    in further ones.
+    Logs score and success of all episodes and of each scenario, and films. The processes of a training share the
+    episodes, and each starts worker processes for its simulators.
 
     Args:
         suite: Its name, such as ``libero_10``; or a YAML file, or YAML itself, with ``class_path`` and ``init_args``.
         episodes: Episodes of each scenario; the suite's own number if not given.
-        seed: Seed of the first one.
-        every: See the base class.
-        execute: See the base class.
-        videos: See the base class.
-        workers: Processes that simulate for each one that trains; 0 takes one per core. There are never more than
-            episodes that are played side by side: up to 10 of a scenario.
-        set: See the base class.
+        seed: Seed of the first one; the suite's own if not given.
+        every: Play at every so many validations in training.
+        execute: Actions of a chunk that are run before the policy decides again.
+        videos: Episodes of each scenario that are filmed.
+        workers: Processes that simulate, for each one that trains; 0 shares the cores.
+        beside: Episodes that each process plays side by side; their simulators are in memory at a time.
+        set: Of a mixture, the data set that is like the environment; the only one with actions if not given.
+        name: Stands before all that is logged, instead of ``rollout``.
     """
-
-    shared = True
 
     def __init__(
         self,
         suite: str,
         episodes: int | None = None,
-        seed: int = FIRST_TEST_SEED,
+        seed: int | None = None,
         every: int = 1,
         execute: int = 8,
         videos: int = 1,
         workers: int = 0,
+        beside: int = 10,
         set: str | None = None,
+        name: str = NAME,
     ) -> None:
-        super().__init__(every, execute, videos, set)
-        if workers < 0:
-            raise ValueError(f"workers is {workers}, expected 0 or more.")
-        self.suite, self.episodes, self.seed = suite, episodes, seed
-        self.workers = workers or os.cpu_count() or 1
+        super().__init__(every, execute, videos, set, name)
+        for what, value, low in (("workers", workers, 0), ("beside", beside, 1)):
+            if value < low:
+                raise ValueError(f"{what} is {value}, expected at least {low}.")
+        self.suite, self.episodes, self.seed, self.workers, self.beside = suite, episodes, seed, workers, beside
 
     @property
     def state_key(self) -> str:
         """Tell several suites apart."""
-        return self._generate_state_key(suite=self.suite, seed=self.seed)
+        return self._generate_state_key(suite=self.suite, seed=self.seed, name=self.name)
 
     def check(self, trainer: Trainer, module: UVAModule) -> None:
-        """See the base class; of several environments the first is opened."""
-        scenarios, model = self._scenarios(), self._model(trainer, module)
+        """See the base class; of environments of one kind, such as LIBERO's tasks, the first is opened."""
+        from uva_lightning.evaluation.latency import actor_for
+        from uva_lightning.evaluation.play import recipe_for
+
+        scenarios = self._scenarios()
+        model = self._model(trainer, module, scenarios)
+        module.head("action")
+        kinds: dict[str, str] = {}
         for scenario in scenarios:
             actor_for(scenario, model)
-        recipe_for(scenarios[0].env, model.policy.spec, self.execute)
+            kinds.setdefault(scenario.env.partition(":")[0].partition("/")[0], scenario.env)
+        for env in kinds.values():
+            recipe_for(env, model.policy.spec, self.execute)
 
-    def play(self, trainer: Trainer, module: UVAModule) -> Mapping[str, RolloutResult]:
+    def play(self, trainer: Trainer, module: UVAModule) -> Sequence[Played]:
         """See the base class."""
-        scenarios = self._scenarios()[trainer.global_rank :: trainer.world_size]
-        if not scenarios:
-            return {}
-        model, results = self._model(trainer, module), {}
-        total, most = sum(len(one.starts) for one in scenarios), max(len(one.starts) for one in scenarios)
-        quiet = not trainer.is_global_zero
-        with (
-            Workers(min(self.workers, most, WAVE)) as workers,
-            tqdm(total=total, desc="rollouts", unit="episode", leave=False, disable=quiet) as bar,
-        ):
-            for scenario in scenarios:
-                results[scenario.name] = self._one(scenario, model, workers, bar)
-        return results
+        from uva_lightning.envs.vector import Workers
+        from uva_lightning.evaluation.latency import actor_for
+        from uva_lightning.evaluation.play import unchecked, waves
 
-    def _one(self, scenario: Scenario, model: Trained, workers: Workers, bar: Any) -> RolloutResult:
-        spec, actor, games = model.policy.spec, actor_for(scenario, model), []
-        starts = [replace(start, film=number < self.videos) for number, start in enumerate(scenario.starts)]
-        for group in waves(workers, actor, unchecked(scenario.env, spec, self.execute), starts, self.seed):
-            games += group
-            bar.update(len(group))
-        films = {game.start.seed: np.stack(game.frames) for game in games if game.start.film}
-        return RolloutResult(scenario.env, self.execute, tuple(game.episode(spec) for game in games), films)
+        scenarios, played = self._scenarios(), list[Played]()
+        model = self._model(trainer, module, scenarios)
+        whole = [(one, replace(start, film=n < self.videos)) for one in scenarios for n, start in enumerate(one.starts)]
+        own = whole[trainer.global_rank :: trainer.world_size]
+        count = min(self.workers or max(1, _cores() // trainer.num_devices), self.beside, len(own))
+        quiet = not trainer.is_global_zero
+        if not own:
+            return played
+        with Workers(count) as workers, tqdm(total=len(own), desc="rollouts", leave=False, disable=quiet) as bar:
+            for scenario in scenarios:
+                starts = [start for one, start in own if one is scenario]
+                recipe, seed = unchecked(scenario.env, model.policy.spec, self.execute), scenario.starts[0].seed
+                for games in waves(workers, actor_for(scenario, model), recipe, starts, seed, self.beside):
+                    for game in games:
+                        film = np.stack(game.frames) if game.start.film else None
+                        played.append(Played(scenario.name, game.episode(model.policy.spec), film))
+                    bar.update(len(games))
+        return played
 
     def _scenarios(self) -> list[Scenario]:
+        from uva_lightning.evaluation.suite import suite_of
+
         scenarios = list(suite_of(self.suite, self.episodes, self.seed).scenarios())
         if not scenarios:
             raise ValueError(f"The suite '{self.suite}' plays nothing, expected scenarios; see 'uva eval' for suites.")
+        names = [scenario.name for scenario in scenarios]
+        if double := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"Two scenarios are called '{sorted(double)[0]}'; give each a name of its own.")
         return scenarios
 
-    def _model(self, trainer: Trainer, module: UVAModule) -> Trained:
-        policy, data = WindowPolicy(module, self.seed, set=self.set), getattr(trainer, "datamodule", None)
+    def _model(self, trainer: Trainer, module: UVAModule, scenarios: Sequence[Scenario]) -> InTraining:
+        """Give the model with the seed of its noise that ``uva eval`` takes."""
+        from uva_lightning.evaluation.trained import InTraining
+
+        policy = WindowPolicy(module, scenarios[0].starts[0].seed, set=self.set)
+        data = getattr(trainer, "datamodule", None)
         text = None if data is None else data.chosen(policy.set).text
-        return _InTraining("the model", self.execute, policy, text)
+        return InTraining("the model", self.execute, policy, text)
 
 
-class _InTraining(Trained):
-    """The weights of the moment."""
-
-    def facts(self) -> dict[str, Any]:
-        """See the base class."""
-        return {"kind": "in training"}
+def _cores() -> int:
+    """Count the cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

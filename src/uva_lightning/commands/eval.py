@@ -35,7 +35,8 @@ from uva_lightning.evaluation.run import Evaluation, Outcome, film
 from uva_lightning.evaluation.suite import Scenario, suite_of
 from uva_lightning.model.checkpoint import load_module
 from uva_lightning.results import write_json
-from uva_lightning.whole_files import safe, whole
+from uva_lightning.video_files import safe
+from uva_lightning.whole_files import whole
 
 REPORT, PLOT, JOURNAL, LOCK = "report.md", "scores.png", "journal.jsonl", ".lock"
 REPLAY = "replay"

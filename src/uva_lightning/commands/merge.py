@@ -46,9 +46,10 @@ def merge_configs(argv: Sequence[str]) -> list[str]:
 def overlay(base: Mapping[str, Any], over: Mapping[str, Any], skipped: list[str] | None = None) -> dict[str, Any]:
     """Lay one config over another.
 
-    Mappings are merged key by key; lists and plain values are replaced, and ``callbacks+`` adds to ``callbacks``. A
-    class of another name replaces the whole entry. ``init_args`` without a class change those of the entry below, and
-    are left out where there is none. ``null`` takes an entry that names a class away; any other value becomes null.
+    Mappings are merged key by key; lists and plain values are replaced, and a key with a plus, such as ``callbacks+``,
+    adds to the list of that name. A class of another name replaces the whole entry. ``init_args`` without a class
+    change those of the entry below, and are left out where there is none. ``null`` takes an entry that names a class
+    away; any other value becomes null.
 
     Args:
         base: What lies below.
@@ -77,7 +78,7 @@ def _merged(base: Any, over: Any, where: str, skipped: list[str]) -> Any:
     result = dict(base)
     for key, value in over.items():
         if key.endswith(_MORE):
-            key, value = key[:-1], [*(base.get(key[:-1]) or []), *(value if isinstance(value, list) else [value])]
+            key, value = key[:-1], [*_listed(result.get(key[:-1])), *_listed(value)]
         if value is None and key not in base and where and not _takes_null(where):
             continue
         merged = _merged(base.get(key), value, f"{where}.{key}" if where else str(key), skipped)
@@ -86,6 +87,12 @@ def _merged(base: Any, over: Any, where: str, skipped: list[str]) -> Any:
         else:
             result[key] = merged
     return result
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
 
 
 def _takes_null(where: str) -> bool:

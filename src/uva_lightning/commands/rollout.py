@@ -18,11 +18,12 @@ from uva_lightning.policy.acting import Acting
 from uva_lightning.policy.planner import Planner  # noqa: F401 - may be named as actor
 from uva_lightning.policy.search import CrossEntropy  # noqa: F401 - may be named as proposals
 from uva_lightning.policy.success import SuccessHead  # noqa: F401 - may be named as reward
+from uva_lightning.policy.told import Told, embedded
 from uva_lightning.policy.unipi import UniPi  # noqa: F401 - may be named as actor
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.results import sha256, write_json
 from uva_lightning.rollouts import FIRST_TEST_SEED, Actor, RolloutResult, run_rollouts
-from uva_lightning.video_files import write_mp4
+from uva_lightning.video_files import safe, write_mp4
 
 if TYPE_CHECKING:
     from uva_lightning.datamodules.training_data import TrainingData
@@ -79,7 +80,7 @@ def rollout(
         raise UserError("actor is given with policy, expected a checkpoint with it: a server says only what to do.")
     if policy is not None:
         result, source, rate_hz = _remote(policy, keys, prompt, env, seeds, execute, videos)
-        out = out or Path("rollouts") / f"{re.sub('[^A-Za-z0-9.]+', '_', policy)}_{env}"
+        out = out or Path("rollouts") / f"{re.sub('[^A-Za-z0-9.]+', '_', policy)}_{safe(env)}"
     else:
         assert ckpt is not None  # for the type checker
         find_checkpoint(ckpt)
@@ -87,12 +88,13 @@ def rollout(
         acting = _told(model if actor is None else actor(model), model, data, prompt)
         result, rate_hz = run_rollouts(acting, env, model.spec, seeds, execute, videos), model.spec.rate_hz
         how = "" if actor is None else f"_{type(acting).__name__}"
-        out = out or run_folder(ckpt) / "rollouts" / f"{ckpt.stem}_{env}{how}"
+        out = out or run_folder(ckpt) / "rollouts" / f"{ckpt.stem}_{safe(env)}{how}"
         source = {"checkpoint": named_weights(ckpt)}
     for number, frames in result.frames.items():
-        write_mp4(out / f"{env}_{number}.mp4", frames, rate_hz)
+        write_mp4(out / f"{safe(env)}_{number}.mp4", frames, rate_hz)
     command = shlex.join(["uva", *sys.argv[1:]])
-    write_json(out / RESULTS, {**result.record(), **source, "command": command})
+    told = {"prompt": prompt} if prompt else {}
+    write_json(out / RESULTS, {**result.record(), **source, **told, "command": command})
     sys.stdout.write(summary(result) + f"\nresults and {len(result.frames)} films: {out}\n")
 
 
@@ -104,8 +106,6 @@ def _loaded(ckpt: Path, device: str, seed: int, set: str | None) -> tuple[Window
 
 def _told(actor: Actor, model: WindowPolicy, data: TrainingData, prompt: str) -> Actor:
     """Let the actor of a model hear the prompt, where it was trained with instructions."""
-    from uva_lightning.evaluation.trained import Told, embedded
-
     hears = bool(model.spec.text_dim)
     if hears != bool(prompt):
         fix = "say what to do: --prompt 'put the cup down'" if hears else "leave --prompt out"
@@ -124,7 +124,8 @@ def _remote(
     url: str, keys: Mapping[str, Target] | None, prompt: str, env: str, seeds: range, execute: int, videos: int
 ) -> tuple[RolloutResult, dict[str, Any], float]:
     """Play by a policy server; gives the result, what it is of, and the control rate in Hz."""
-    from uva_lightning.serving.remote import RemoteActor, contract_with
+    from uva_lightning.envs.contract import contract_with
+    from uva_lightning.serving.remote import RemoteActor
 
     actor = RemoteActor(url, execute, os.environ.get(TOKEN, ""), keys, prompt)
     spec = actor.contract or contract_with(env, execute)

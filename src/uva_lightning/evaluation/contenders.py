@@ -8,21 +8,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from uva_lightning.action_space import ActionSpace
 from uva_lightning.commands.errors import UserError, hint
 from uva_lightning.commands.rollout import CHECKPOINTS, TOKEN, run_folder
 from uva_lightning.datamodules.base import RobotDataModule
+from uva_lightning.envs.contract import contract_with
 from uva_lightning.evaluation.play import Expert
 from uva_lightning.evaluation.recordings import Recorded
 from uva_lightning.evaluation.replay import Demonstrations, Replay
 from uva_lightning.evaluation.suite import Scenario
 from uva_lightning.policy.committed import Rest
 from uva_lightning.rollouts import Actions, Actor, HoldPosition, Observation
-from uva_lightning.serving.keys import Target
-from uva_lightning.serving.remote import RemoteActor, contract_with
 from uva_lightning.types import DataSpec
+
+if TYPE_CHECKING:
+    from uva_lightning.serving.keys import Target
 
 
 class Chunking(Protocol):
@@ -91,6 +93,8 @@ class Remote(Contender):
     """
 
     def __init__(self, name: str, url: str, execute: int, keys: Mapping[str, Target] | None, prompt: str) -> None:
+        from uva_lightning.serving.remote import RemoteActor
+
         super().__init__(name, execute)
         self.place, self._asked = url, {"keys": dict(keys or {}), "prompt": prompt}
         self.remote = RemoteActor(url, execute, os.environ.get(TOKEN, ""), keys, prompt)

@@ -31,7 +31,7 @@ class Late:
         if not 1 <= delay <= execute:
             raise ValueError(
                 f"Decisions take {delay} control steps, expected 1 to {execute}, the actions that are run between two "
-                "of them; set --play.execute."
+                "of them; raise execute."
             )
         self.actor, self.execute, self.delay, self.chunking = actor, execute, delay, chunking
         self._last: dict[int, Actions] = {}
@@ -72,5 +72,5 @@ def actor_for(scenario: Scenario, contender: Contender) -> Actor:
         raise ValueError("The expert acts from the state at every step, expected a policy that gives chunks.")
     chunking = contender.chunking(scenario) if scenario.continued else None
     if chunking is not None and contender.execute == contender.spec(scenario.env).horizon:
-        raise ValueError("The next decision begins when no action is left to continue; lower --play.execute.")
+        raise ValueError("The next decision begins when no action is left to continue; lower execute.")
     return Late(actor, contender.execute, scenario.latency, chunking)

@@ -90,7 +90,7 @@ def recipe_for(env: str, spec: DataSpec, execute: int) -> Recipe:
 
 
 def unchecked(env: str, spec: DataSpec, execute: int) -> Recipe:
-    """Say the same without opening the environment, which may take long."""
+    """Say how workers make an environment, without opening it to see whether it fits."""
     return Recipe(env, spec.image_size, execute, frame_offsets(spec), spec.horizon)
 
 

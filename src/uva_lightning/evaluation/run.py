@@ -18,8 +18,7 @@ from uva_lightning.evaluation.play import WAVE, recipe_for, waves
 from uva_lightning.evaluation.suite import Scenario
 from uva_lightning.results import versions
 from uva_lightning.rollouts import Episode, RolloutResult
-from uva_lightning.video_files import write_mp4
-from uva_lightning.whole_files import safe
+from uva_lightning.video_files import safe, write_mp4
 
 VIDEOS = "videos"
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +10,10 @@ from numpy.typing import NDArray
 from uva_lightning.datamodules.instructions import TextEmbedder
 from uva_lightning.evaluation.contenders import Chunking, Contender
 from uva_lightning.evaluation.suite import Scenario
-from uva_lightning.policy.committed import Rest
+from uva_lightning.policy.told import Told, embedded
 from uva_lightning.policy.windows import WindowPolicy
-from uva_lightning.rollouts import Actions, Actor, Enters, Observation
+from uva_lightning.rollouts import Actor
 from uva_lightning.types import DataSpec
-
-if TYPE_CHECKING:
-    from uva_lightning.policy.imagination import Envs
 
 
 class Trained(Contender):
@@ -58,47 +54,22 @@ class Trained(Contender):
 
     def _vector(self, scenario: Scenario) -> NDArray[np.float32]:
         """Embed the instruction, as in training."""
-        if not scenario.instruction or self._text is None:
-            lacks = "no text encoder" if scenario.instruction else f"'{scenario.name}' has no instruction"
+        if not scenario.instruction:
             raise ValueError(
-                f"{self.name} was trained with instructions, and there is {lacks}, expected both; take a suite that "
-                "says what to do, such as libero_10, and a checkpoint whose data.text embeds it."
+                f"{self.name} was trained with instructions, and scenario '{scenario.name}' has none, expected one; "
+                "take a suite that says what to do, such as libero_10."
+            )
+        if self._text is None:
+            raise ValueError(
+                f"{self.name} was trained with instructions, and its config has no data.text that embeds "
+                f"'{scenario.instruction}'; set data.text."
             )
         return embedded(self._text, scenario.instruction)
 
 
-class Told:
-    """An actor that hears the same instruction in all episodes.
+class InTraining(Trained):
+    """The weights of the moment."""
 
-    Args:
-        actor: Decides.
-        vector: The instruction, f32[w].
-        chunking: Decides where a chunk under way is to be continued.
-    """
-
-    def __init__(self, actor: Actor, vector: NDArray[np.float32], chunking: Chunking | None = None) -> None:
-        self.actor, self.vector, self.chunking = actor, vector, chunking
-
-    def enter(self, envs: Envs) -> None:
-        """Hand the environments on to an actor that wants them."""
-        if isinstance(self.actor, Enters):
-            self.actor.enter(envs)
-
-    def reset(self, seed: int) -> None:
-        """Start anew."""
-        self.actor.reset(seed)
-
-    def act(self, observation: Observation, *, committed: Sequence[Rest] | None = None) -> Actions:
-        """Decide, given what each robot is committed to."""
-        count = len(next(iter(observation["video"].values())))
-        text = {"instruction": np.tile(self.vector, (count, 1))}
-        heard = {**observation, "text": text}
-        if committed is None or self.chunking is None:
-            return self.actor.act(heard)
-        return self.chunking.act(heard, committed=committed)
-
-
-def embedded(text: TextEmbedder, instruction: str) -> NDArray[np.float32]:
-    """Embed an instruction as in training, f32[w]."""
-    vector: NDArray[np.float32] = text.embed([instruction])[0].float().numpy()
-    return vector
+    def facts(self) -> dict[str, Any]:
+        """See the base class."""
+        return {"kind": "in training"}

@@ -27,9 +27,9 @@ SCORE_BYTES = 4 * 2**20
 class Attention(nn.Module):
     """Bidirectional multi-head self-attention.
 
-    On CPU in bfloat16 it is written out, as there torch's fused kernel takes 1.5 times as long, and its backward pass 3
-    to 7 times. The scores are then rounded to bfloat16, as queries and keys are: the error of what attention gives is
-    twice that of rounding it once.
+    On CPU in bfloat16 it is written out, as torch's fused kernel takes 1.6 times as long there (two cores; not measured
+    on many), and its backward pass 3 to 7 times. The scores are then rounded to bfloat16: ``docs/inference.md`` says
+    what that does.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:

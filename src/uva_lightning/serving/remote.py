@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from uva_lightning.serving.client import PolicyClient
 from uva_lightning.serving.keys import PROMPT, STATE, VIDEO, Target
 from uva_lightning.serving.policy import contract_of
 from uva_lightning.serving.wire import Message
-from uva_lightning.types import DataSpec
 
 
 class RemoteActor:
@@ -104,29 +102,6 @@ class RemoteActor:
         if actions.ndim != 2 or not np.isfinite(actions).all():
             raise ValueError(f"{self.url} gave actions of shape {actions.shape}, expected finite numbers [h, a].")
         return actions
-
-
-@cache
-def contract_with(env: str, execute: int, image_size: int = 96) -> DataSpec:
-    """Give what a policy without a contract of its own must be able to do: what an environment shows and takes.
-
-    Args:
-        env: Name of the environment.
-        execute: Actions that are run of each chunk, which may be longer.
-        image_size: Side of the pictures in pixels.
-    """
-    from uva_lightning import envs
-    from uva_lightning.envs.receding_horizon import RecedingHorizon
-
-    game = RecedingHorizon(envs.make(env, image_size), execute, (0,))
-    try:
-        seen, _ = game.reset()
-        actions: Sequence[int] = game.action_space.shape or (0, 0)
-        states = {name: int(numbers.shape[-1]) for name, numbers in seen[STATE].items()}
-        rate = float(game.metadata["render_fps"])
-        return DataSpec(tuple(seen[VIDEO]), image_size, actions[-1], states, rate, horizon=execute, frames=1)
-    finally:
-        game.close()
 
 
 def _renamed(now: Mapping[str, Any], keys: Mapping[str, Target]) -> Message:
