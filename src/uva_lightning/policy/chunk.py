@@ -37,7 +37,16 @@ class ActionChunk:
     def after(
         cls, now: Sequence[TimeStep], actions: NDArray[np.float32], spec: DataSpec, timing: Mapping[str, float]
     ) -> Self:
-        """Give the chunks f32[n, h, a] that follow these ``n`` observations."""
+        """Give the chunks f32[n, h, a] that follow these ``n`` observations.
+
+        Raises:
+            ValueError: An action is no number, which nobody must run.
+        """
+        if not np.isfinite(actions).all():
+            raise ValueError(
+                "The model gave actions with NaN or infinity, expected finite numbers; look at its weights and its "
+                "normaliser (uva replay --ckpt tells which of the two)."
+            )
         late = int("chunk" in spec.conventions)  # the chunk begins one step after the last frame
         ahead = np.arange(spec.horizon) + late
         steps = np.array([at.step for at in now], dtype=np.int64)[:, None] + ahead

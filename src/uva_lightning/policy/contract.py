@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,20 @@ RATE_TOLERANCE = 0.01
 """Share by which a named rate may differ: clocks are not exact."""
 PICTURE_AXES = 3
 BYTE = 255
+LARGEST = 2**53
+"""Above it floating-point numbers do not tell two steps apart."""
 
 
 class ContractError(ValueError):
     """What a policy was given is not what its checkpoint was trained with."""
+
+
+def batch_of(observation: Any) -> int | None:
+    """Count the environments of a batched observation; None of a single one, or of what is no observation."""
+    video = observation.get("video") if isinstance(observation, Mapping) else None
+    pictures = next(iter(video.values()), None) if isinstance(video, Mapping) else None
+    batched = isinstance(pictures, np.ndarray) and pictures.ndim == PICTURE_AXES + 1
+    return len(pictures) if batched and pictures is not None else None
 
 
 def check_observation(observation: Mapping[str, Any], spec: DataSpec, samples: int | None) -> None:
@@ -35,18 +45,28 @@ def check_observation(observation: Mapping[str, Any], spec: DataSpec, samples: i
     Raises:
         ContractError: It differs; the sentence has what was given and what the checkpoint was trained with.
     """
+    _check_mapping("The observation", observation, "video, state and others by name")
     if unknown := sorted(set(observation) - set(KINDS)):
-        raise ContractError(f"The observation has '{unknown[0]}', expected of {', '.join(KINDS)}; rename or leave out.")
+        raise ContractError(
+            f"The observation has '{unknown[0]}', expected only {', '.join(KINDS)}; rename or leave it out."
+        )
     video, state = observation.get("video", {}), observation.get("state", {})
+    _check_mapping("'video' of the observation", video, "pictures by camera")
+    _check_mapping("'state' of the observation", state, "numbers by state")
     _same_names("cameras", video, spec.cameras)
     _same_names("state", state, spec.state_dims)
+    if samples == 0:
+        raise ContractError("The observation is of no environment, expected at least one.")
     lead = () if samples is None else (samples,)
     for name in spec.cameras:
         _check_picture(name, video[name], (*lead, spec.image_size, spec.image_size, 3))
     for name, width in spec.state_dims.items():
-        _check_numbers(f"state '{name}'", state[name], (*lead, width), spec.rate_hz)
+        _check_numbers(f"state '{name}'", state[name], (width,), lead, "the sensor")
     if "last_action" in observation:
-        _check_numbers("last_action", observation["last_action"], (*lead, spec.action_dim), spec.rate_hz)
+        _check_numbers("last_action", observation["last_action"], (spec.action_dim,), lead, "what decided it")
+    for name, whole in (("step", True), ("time", False)):
+        if observation.get(name) is not None:
+            _check_clock(name, observation[name], lead, whole)
     _check_rate(observation.get("rate_hz"), spec)
     _check_orientation(observation.get("orientation"), spec)
 
@@ -57,6 +77,7 @@ def check_frames(frames: Mapping[str, NDArray[np.uint8]], spec: DataSpec, lead: 
     Raises:
         ContractError: They differ.
     """
+    _check_mapping("frames", frames, "pictures by camera")
     _same_names("cameras", frames, spec.cameras)
     for name in spec.cameras:
         _check_picture(name, frames[name], (*lead, spec.frames, spec.image_size, spec.image_size, 3))
@@ -68,8 +89,26 @@ def check_actions(actions: ArrayLike, spec: DataSpec, lead: tuple[int, ...]) -> 
     Raises:
         ContractError: They differ.
     """
-    _check_numbers("The action chunk", actions, (*lead, spec.horizon, spec.action_dim), spec.rate_hz)
+    _check_numbers("The action chunk", actions, (spec.horizon, spec.action_dim), lead, "what decided it")
     return np.asarray(actions, dtype=np.float32)
+
+
+def check_names(environments: Any, count: int | None = None) -> None:
+    """Refuse what is no list of names of environments, each once.
+
+    Args:
+        environments: What was given.
+        count: How many there are; any number if not given.
+
+    Raises:
+        ContractError: It is not.
+    """
+    if isinstance(environments, str) or not isinstance(environments, Sequence):
+        raise ContractError(f"environments is {environments!r}, expected a list of names: [{environments!r}].")
+    if count is not None and len(environments) != count:
+        raise ContractError(f"There are {count} environments and {len(environments)} names; name each.")
+    if double := [name for place, name in enumerate(environments) if name in environments[:place]]:
+        raise ContractError(f"Two environments are called {double[0]!r}, expected each name once; rename one.")
 
 
 def check_window(
@@ -150,31 +189,67 @@ def _check_picture(camera: str, picture: Any, shape: tuple[int, ...]) -> None:
         )
 
 
-def _check_numbers(name: str, numbers: ArrayLike, shape: tuple[int, ...], rate_hz: float) -> None:
+def _check_mapping(what: str, given: Any, expected: str) -> None:
+    if not isinstance(given, Mapping):
+        raise ContractError(f"{what} is a {type(given).__name__}, expected a dictionary: {expected}.")
+
+
+def _check_numbers(name: str, numbers: Any, shape: tuple[int, ...], lead: tuple[int, ...], source: str) -> None:
+    """Refuse what is not f32[*lead, *shape].
+
+    Args:
+        name: What it is, for people.
+        numbers: What was given.
+        shape: As in training.
+        lead: Environments, or proposals of each.
+        source: What to look at where numbers are not finite.
+    """
     try:
         found = np.asarray(numbers, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ContractError(f"{name} is no array of numbers ({error}), expected f32{list(shape)}.") from error
-    if found.shape != shape:
-        raise ContractError(f"{name} is {list(found.shape)}, the checkpoint was trained with {list(shape)}.")
+        raise ContractError(f"{name} is no array of numbers ({error}), expected f32{[*lead, *shape]}.") from error
+    if found.shape != (*lead, *shape):
+        many = f", here {[*lead, *shape]}" if lead else ""
+        raise ContractError(
+            f"{name} is {list(found.shape)}, the checkpoint was trained with {list(shape)}{many}; send these numbers, "
+            "in the order of the data."
+        )
     if not np.isfinite(found).all():
-        raise ContractError(f"{name} has NaN or infinity, expected finite numbers as in training; check the sensor.")
+        raise ContractError(f"{name} has NaN or infinity, expected finite numbers as in training; check {source}.")
 
 
-def _check_rate(rate_hz: float | None, spec: DataSpec) -> None:
-    if rate_hz is not None and abs(rate_hz - spec.rate_hz) > RATE_TOLERANCE * spec.rate_hz:
+def _check_clock(name: str, given: Any, lead: tuple[int, ...], whole: bool) -> None:
+    """Refuse steps that are no whole numbers and times that are no finite ones, one for all or one for each."""
+    kind = "a whole number" if whole else "a finite number in s"
+    wanted = f"expected {kind}" + (f", or {lead[0]} of them" if lead else "")
+    try:
+        found = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ContractError(f"'{name}' of the observation is {given!r}, {wanted}.") from error
+    fits = found.shape in ((), lead) and (np.abs(found) <= LARGEST).all()
+    if not fits or (whole and (found % 1 != 0).any()):
+        raise ContractError(f"'{name}' of the observation is {given!r}, {wanted}.")
+
+
+def _check_rate(rate_hz: Any, spec: DataSpec) -> None:
+    if rate_hz is None:
+        return
+    if isinstance(rate_hz, bool) or not isinstance(rate_hz, int | float | np.number):
+        raise ContractError(f"'rate_hz' of the observation is {rate_hz!r}, expected a number of Hz.")
+    if not abs(rate_hz - spec.rate_hz) <= RATE_TOLERANCE * spec.rate_hz:  # NaN is beside every rate
         raise ContractError(
             f"Observations come at {rate_hz:g} Hz, the checkpoint was trained at {spec.rate_hz:g} Hz; run the control "
             "loop at that rate, or send every so-many-th observation."
         )
 
 
-def _check_orientation(given: str | Mapping[str, str] | None, spec: DataSpec) -> None:
+def _check_orientation(given: Any, spec: DataSpec) -> None:
     if given is None:
         return
     trained = trained_orientation(spec)
     known = {trained, re.split("[,(]", trained)[0].strip(), *((UPRIGHT,) if trained.startswith(UPRIGHT) else ())}
     by_camera = dict.fromkeys(spec.cameras, given) if isinstance(given, str) else given
+    _check_mapping("'orientation' of the observation", by_camera, f"'{trained}', or one by camera")
     for camera, orientation in by_camera.items():
         if orientation not in known:
             raise ContractError(

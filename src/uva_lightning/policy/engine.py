@@ -83,6 +83,8 @@ class FastEngine(Engine):
         self, module: UVAModule, dtype: torch.dtype, compile: bool = False, recorder: Recorder | None = None
     ) -> None:
         super().__init__(module)
+        if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise ValueError(f"dtype is {dtype}, expected torch.float32, torch.bfloat16 or torch.float16.")
         self._trunk = Trunk(snapshot(module.transformer, dtype))
         self._heads = {name: snapshot(cast(Head, head), dtype) for name, head in module.heads.items()}
         self._tokenizer = module.tokenizer.in_use(dtype)

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from uva_lightning.model.heads.base import Head, Sampling, Steps
 from uva_lightning.model.heads.denoiser import Guide, StepNoise, fresh_noise
@@ -19,6 +19,9 @@ from uva_lightning.types import Tokens, Visible
 
 Watch = Callable[[int, Tensor, Mapping[str, Tensor]], None]
 """Gets the round, the latent Z [b, t, s, d] and what is generated so far, by modality."""
+
+HOTTEST = 10
+"""Largest temperature."""
 
 
 class Model(Protocol):
@@ -75,6 +78,29 @@ def rounds(places: int, iterations: int) -> list[int]:
     return [*hidden, 0]
 
 
+def check_steps(steps: Mapping[str, Steps] | None, heads: nn.ModuleDict) -> None:
+    """Refuse denoising steps of heads that there are not, or in a way that a head does not know.
+
+    Raises:
+        ValueError: They cannot be.
+    """
+    if steps is not None and not isinstance(steps, Mapping):
+        raise ValueError(f"steps is {steps!r}, expected one by modality: {{'action': {steps!r}}}.")
+    for name, how in (steps or {}).items():
+        if name not in heads:
+            raise ValueError(f"steps names '{name}', the model has heads for {', '.join(heads)}; rename it.")
+        cast(Head, heads[name]).denoiser.check(how)
+
+
+def _check_options(temperature: float | None, guidance: float, iterations: int) -> None:
+    if temperature is not None and not 0 <= temperature <= HOTTEST:
+        raise ValueError(f"temperature is {temperature}, expected a number from 0 to {HOTTEST}.")
+    if not math.isfinite(guidance):
+        raise ValueError(f"guidance is {guidance}, expected a finite number; 1 is none.")
+    if not isinstance(iterations, int):
+        raise ValueError(f"iterations is {iterations!r}, expected a whole number; UVA uses 1 to 8.")
+
+
 class MaskedGenerator:
     """Generate the hidden modalities of a batch.
 
@@ -104,6 +130,7 @@ class MaskedGenerator:
         stages: Stages | None = None,
         held: Mapping[str, Held | None] | None = None,
     ) -> None:
+        _check_options(temperature, guidance, iterations)
         if guidance != 1.0 and unconditional not in module.transformer.streams:
             raise ValueError(
                 f"guidance is {guidance}, but the model has no {unconditional} to leave out; expected 1, or one of "

@@ -98,6 +98,13 @@ class Histories:
             except ContractError as error:
                 raise ContractError(f"Environment {name!r}: {error}" if len(self.known) > 1 else str(error)) from None
 
+    def require(self, names: Sequence[Hashable]) -> None:
+        """Refuse names of environments that have shown nothing, where others have."""
+        if self.known and (unknown := [name for name in names if name not in self.known]):
+            raise ContractError(
+                f"There is no environment {unknown[0]!r}, expected some of {list(self.known)}; give its observation."
+            )
+
     def now(self, names: Sequence[Hashable]) -> list[TimeStep]:
         """Give the newest time step of each."""
         return [self.of(name).history.now for name in names]

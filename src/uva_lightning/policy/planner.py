@@ -42,6 +42,10 @@ class Planner(Acting):
         imagination: Imagination | None = None,
     ) -> None:
         super().__init__(policy)
+        if reward is not None and not callable(reward):
+            raise ValueError(f"reward is {reward!r}, expected a Reward such as PixelGoal, or a function; see Score.")
+        if margin is not None and math.isnan(margin):
+            raise ValueError("margin is NaN, expected a number in the unit of the reward.")
         self.proposals = OwnSamples(proposals) if isinstance(proposals, int) else proposals
         self.reward, self.margin, self.imagination = reward, margin, imagination or ForwardModel()
         self.tries = self.imagination.tries

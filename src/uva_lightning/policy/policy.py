@@ -16,10 +16,11 @@ from uva_lightning.module import UVAModule
 from uva_lightning.policy.chunk import ActionChunk
 from uva_lightning.policy.committed import Rest
 from uva_lightning.policy.contract import (
-    PICTURE_AXES,
     ContractError,
+    batch_of,
     check_actions,
     check_frames,
+    check_names,
     check_observation,
     one_row,
 )
@@ -78,7 +79,7 @@ class UVAPolicy:
         fast: bool = True,
         compile: bool = False,
     ) -> None:
-        if every < 1:
+        if not isinstance(every, int) or every < 1:
             raise ValueError(f"every is {every} control steps between observations, expected at least 1.")
         dtype = native_dtype(module.device) if dtype is None else dtype
         engine = FastEngine(module, dtype, compile) if fast else Engine(module)
@@ -145,21 +146,20 @@ class UVAPolicy:
         if isinstance(instruction, Sequence) and not isinstance(instruction, str):
             told: list[NDArray[np.float32] | None] = [self._tell(one) for one in instruction]
             environments = list(range(len(told))) if environments is None else environments
-            if len(told) != len(environments):
-                raise ContractError(
-                    f"There are {len(told)} instructions for {len(environments)} environments; give one each."
-                )
+            check_names(environments, len(told))
         else:
             one = None if instruction is None else self._tell(instruction)
             if environments is None:
                 self._histories.begin(one, seed)
                 return
+            check_names(environments)
             told = [one] * len(environments)
         for row, name in enumerate(environments):
             self._histories.reset(name, told[row], None if seed is None else seed + row)
 
     def forget(self, environments: Environments) -> None:
         """Drop environments that are gone, with all that is known of them."""
+        check_names(environments)
         for name in environments:
             self._histories.known.pop(name, None)
 
@@ -242,6 +242,8 @@ class UVAPolicy:
         guidance: float = 1.0,
     ) -> Frames:
         """Forward dynamics: see what ``actions`` will do, as ``imagine`` with them."""
+        if actions is None:
+            raise ContractError("predict_next has no actions, expected f32[h, a]; imagine() foresees without any.")
         return self.imagine(observation, actions, iterations, environments, temperature, guidance)
 
     def explain(
@@ -291,12 +293,13 @@ class UVAPolicy:
         window = self._window(names, pictures=True)
         made = proposals(plain(window)) if callable(proposals) else proposals
         if not isinstance(made, int | Proposals):
-            numbers = check_actions(made, self.spec, (len(np.asarray(made)), *self._lead(names)))
+            numbers = check_actions(made, self.spec, (len(np.atleast_1d(made)), *self._lead(names)))
             made = Given(numbers[:, None] if self._single else numbers)
         return self._chunk(Planner(self.windows, reward, made, margin).act(window), names)
 
     def check(self, environments: Environments) -> None:
         """Raise a ``ContractError`` for those that lack frames, states or the instruction to decide."""
+        check_names(environments)
         self._histories.check(environments)
 
     @property
@@ -308,19 +311,16 @@ class UVAPolicy:
         """Check and take an observation; gives the environments that the call is about."""
         if observation is None:
             names = self._last if environments is None else environments
+            check_names(names)
+            self._histories.require(names)
             self._single = self._single and len(names) == 1
             return names
-        pictures = next(iter(observation.get("video", {}).values()), None)
-        batched = isinstance(pictures, np.ndarray) and pictures.ndim == PICTURE_AXES + 1
-        count = len(pictures) if batched and pictures is not None else 1
-        names = list(range(count)) if environments is None else environments
-        check_observation(observation, self.spec, count if batched else None)
-        if len(names) != count:
-            raise ContractError(f"The observation has {count} environments, but {len(names)} are named; name each.")
-        if not batched:
-            observation = one_row(observation)
-        self._histories.add(observation, names)
-        self._last, self._single = names, not batched
+        count = batch_of(observation)
+        check_observation(observation, self.spec, count)
+        names = list(range(count or 1)) if environments is None else environments
+        check_names(names, count or 1)
+        self._histories.add(one_row(observation) if count is None else observation, names)
+        self._last, self._single = names, count is None
         return names
 
     def _window(self, names: Environments, pictures: bool = False) -> WindowObservation:

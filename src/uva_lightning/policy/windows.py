@@ -19,7 +19,7 @@ from uva_lightning.module import UVAModule
 from uva_lightning.policy.committed import Committed, Rest
 from uva_lightning.policy.contract import check_window
 from uva_lightning.policy.engine import Engine
-from uva_lightning.policy.generation import MaskedGenerator
+from uva_lightning.policy.generation import MaskedGenerator, check_steps
 from uva_lightning.policy.noise import RowNoise
 from uva_lightning.policy.stages import Stages
 from uva_lightning.types import Batch, DataSpec, Tokens, Visible
@@ -74,6 +74,7 @@ class WindowPolicy:
     ) -> None:
         self.module, self.dtype, self.set = module, dtype, module.spec.chosen(set)
         self.spec: DataSpec = module.spec.of(self.set)
+        check_steps(steps, module.heads)
         self.engine, self.steps, self.stages = engine or Engine(module), steps, Stages()
         self._shown: dict[tuple[str, tuple[str, ...]], Visible] = {}
         self.reset(seed)
