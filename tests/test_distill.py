@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 
-from uva_lightning.model.checkpoint import load_module
+from uva_lightning.distillation import Recipe, run_config
+from uva_lightning.model.checkpoint import load_module, read
 from uva_lightning.model.heads.consistency import Consistency
 from uva_lightning.model.heads.diffusion import GaussianDiffusion
 from uva_lightning.model.heads.flow import FlowMatching
@@ -150,6 +152,30 @@ def test_uva_distill_makes_a_checkpoint_that_acts_in_one_step(uva, checkpoint, t
     assert (
         "no head for speech" in uva("distill", "--ckpt", checkpoint, "--out", tmp_path / "two", "--head", "speech")[2]
     )
+
+
+def test_data_that_are_not_there_are_refused_and_not_made_up(uva, checkpoint, tiny_data, tmp_path):
+    """Also where the run of the checkpoint made its data; see ``check_data`` for the other commands."""
+    maker = {"class_path": "ScriptedDemos", "init_args": {"episodes": 1}}
+    made_up, stored = tmp_path / "made_up.ckpt", torch.load(checkpoint, weights_only=True)
+    config = yaml.safe_load(stored["config"])
+    config["data"]["init_args"]["generate"] = maker
+    torch.save(stored | {"config": yaml.safe_dump(config)}, made_up)
+    nowhere = tmp_path / "nowhere"
+    commands = [("distill", "--ckpt", made_up, "--out", tmp_path / "d", "--steps", 1), ("functions", "--ckpt", made_up)]
+    commands += [("eval", "--suite", "pusht", "--ckpt", made_up), ("analyze", "--ckpts", made_up)]
+    for command in commands:
+        status, _, complaint = uva(*command, "--data", nowhere)
+        assert (status, complaint.count("\n")) == (2, 1), complaint
+        assert f"There are no data at {nowhere}, expected the path where recordings lie now; set --data" in complaint
+    assert [path.name for path in tmp_path.iterdir()] == ["made_up.ckpt"]
+
+    module, _ = load_module(made_up)
+    recipe = Recipe("action", 1, 1, 1e-3, 1, data=tiny_data.path)
+    data = run_config(read(made_up)["config"], module, recipe, tmp_path / "d")["data"]["init_args"]
+    assert (data["path"], data.get("generate")) == (str(tiny_data.path), None)
+    kept = run_config(read(made_up)["config"], module, replace(recipe, data=None), tmp_path / "d")["data"]["init_args"]
+    assert kept["generate"]["init_args"]["episodes"] == 1
 
 
 @pytest.mark.slow

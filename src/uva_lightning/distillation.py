@@ -92,6 +92,7 @@ def run_config(config: str, module: UVAModule, recipe: Recipe, out: Path) -> dic
         data["init_args"]["batch_size"] = recipe.batch_size
     if recipe.data is not None:
         data["init_args"]["path"] = str(recipe.data)
+        data["init_args"].pop("generate", None)  # what was named is there; nothing is made up in its place
     precision = (given.get("trainer") or {}).get("precision")
     return {"seed_everything": 42, "model": model, "data": data, "trainer": _trainer(recipe, out, precision)}
 

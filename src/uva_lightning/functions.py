@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from uva_lightning.commands.checks import chosen_device
+from uva_lightning.commands.checks import check_data, chosen_device
 from uva_lightning.commands.rollout import run_folder
 from uva_lightning.metrics.comparison import Comparison, HeldOut, video_functions
 from uva_lightning.model.checkpoint import before_training, load_module
@@ -62,6 +62,7 @@ def functions(
     """
     from uva_lightning.report import show
 
+    check_data(data)
     where = chosen_device(device)
     module, every = load_module(ckpt)
     source = every.chosen(set)

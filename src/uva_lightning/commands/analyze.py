@@ -17,7 +17,7 @@ from uva_lightning.analysis.probe import LEAST_EPISODES
 from uva_lightning.analysis.run import Analysis, Asked, changes_of
 from uva_lightning.analysis.table import columns, related
 from uva_lightning.benchmarks.machine import machine
-from uva_lightning.commands.checks import check_least, chosen_device
+from uva_lightning.commands.checks import check_data, check_least, chosen_device
 from uva_lightning.commands.errors import UserError, hint
 from uva_lightning.commands.extras import install_command
 from uva_lightning.commands.long_work import alone, stopping_on_sigterm
@@ -66,6 +66,7 @@ def analyze(
         workers: Processes that simulate; 0 takes one per core.
         set: Data set of a mixture that is like the environment; the only one with actions where left out.
     """
+    check_data(data)
     check_least(0, episodes=episodes, probes=probes, windows=windows, workers=workers)
     if 0 < probes < LEAST_EPISODES:
         raise UserError(f"probes is {probes}, expected at least {LEAST_EPISODES}, or 0 for none; set --probes.")

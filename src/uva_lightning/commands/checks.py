@@ -35,6 +35,22 @@ def check_least(least: int, **options: int) -> None:
             raise UserError(f"{name} is {value}, expected at least {least}; set --{name}.")
 
 
+def check_data(data: Path | None) -> None:
+    """Check that data named on the command line are there: nothing is made up in their place.
+
+    Args:
+        data: Folder or file; nothing is looked at where it was left out.
+
+    Raises:
+        UserError: Nothing is there.
+    """
+    if data is not None and not data.exists():
+        raise UserError(
+            f"There are no data at {data}, expected the path where recordings lie now; set --data to it, or leave it "
+            "out for the place that the checkpoint names."
+        )
+
+
 def check_writable(path: Path) -> None:
     """Create the folder of a file that is written after long work, and make sure that it can be written.
 

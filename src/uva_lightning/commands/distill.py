@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from uva_lightning.checkpoint_files import WholeCheckpoints
+from uva_lightning.commands.checks import check_data
 from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.training import run
 from uva_lightning.distillation import END, RECIPE, START, Recipe, distances, run_config, start_weights, without_teacher
@@ -51,6 +52,7 @@ def distill(
     for name, value in (("steps", steps), ("teacher_steps", teacher_steps), ("draws", draws)):
         if value < 1:
             raise UserError(f"{name} is {value}, expected at least 1.")
+    check_data(data)
     if (out / RESULT).exists():
         raise UserError(f"{out / RESULT} exists, expected a new folder; name another one or remove it.")
     _prepare(ckpt, Recipe(head, steps, teacher_steps, lr, draws, batch_size, data), out)

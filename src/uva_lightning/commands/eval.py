@@ -14,7 +14,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from uva_lightning.action_space import ActionSpace
-from uva_lightning.commands.checks import chosen_device
+from uva_lightning.commands.checks import check_data, chosen_device
 from uva_lightning.commands.errors import UserError, hint
 from uva_lightning.commands.extras import install_command
 from uva_lightning.commands.long_work import alone, stopping_on_sigterm
@@ -114,7 +114,7 @@ def evaluate(
         play: What of the suite is played, in which other ways checkpoints act, and how episodes are played.
     """
     began = time.monotonic()
-    _refuse(replays, workers, ckpt + policy + baselines)
+    _refuse(replays, workers, ckpt + policy + baselines, data)
     chosen = suite_of(suite, episodes, seed)
     features = play.held.features() if chosen.held_out else []  # a file that is missing is told before hours of play
     scenarios = _some(chosen.scenarios(), play.scenarios)
@@ -151,7 +151,8 @@ def _some(scenarios: Sequence[Scenario], names: str) -> list[Scenario]:
     return [scenario for scenario in scenarios if not names or scenario.name in asked]
 
 
-def _refuse(replays: int, workers: int, given: str) -> None:
+def _refuse(replays: int, workers: int, given: str, data: Path | None) -> None:
+    check_data(data)
     for name, value in (("replays", replays), ("workers", workers)):
         if value < 0:
             raise UserError(f"{name} is {value}, expected 0 or more; set --{name}.")
