@@ -84,16 +84,23 @@ def test_the_tables_are_uvas(official, name):
     assert schedule.log_variance(one, rows).numpy() == pytest.approx(np.log(official[f"{name}/betas"]), rel=1e-6)
 
 
+LISTED = "expected a whole number from 1 on, such as 100, or a spacing: 10,15,25, ddim20 or dpm16; give one of these."
+
+
 @pytest.mark.parametrize(
     ("steps", "words"),
     [
         (1001, "1001 denoising steps, expected 1 to 1000"),
         ("10,600,25", "600 denoising steps, expected 1 to 333 of 1000 levels in '10,600,25'"),
-        ("ddim3x", "steps is '3x', expected a whole number"),
+        ("ddim3x", f"steps is 'ddim3x', {LISTED}"),
+        ("ddimm10", f"steps is 'ddimm10', {LISTED}"),
+        ("dpm", f"steps is 'dpm', {LISTED}"),
+        ("10,,5", f"steps is '10,,5', {LISTED}"),
+        ("0", f"steps is '0', {LISTED}"),
         ("ddim600", "ddim600: no whole stride gives 600 of 1000 levels"),
-        ("", "steps is '', expected a whole number from 1 on"),
+        ("", f"steps is '', {LISTED}"),
         ("dpm999", "dpm999: 999 denoising steps, expected 1 to 99"),
-        ("heun5", "steps is 'heun5', expected a whole number, or a spacing: 10,15,25, ddim20 or dpm16"),
+        ("heun5", f"steps is 'heun5', {LISTED}"),
     ],
 )
 def test_a_spacing_that_cannot_be_is_refused(steps, words):

@@ -123,7 +123,7 @@ def _fitted(module):
         (("policy.bin",), "expected a name that ends with .pt2 or .onnx"),
         (("old.pt2",), "old.pt2 exists, expected a new file"),
         (("new.pt2", "--batch", 0), "batch is 0, expected at least 1"),
-        (("new.pt2", "--steps", "ddim20"), "steps is 'ddim20', expected a whole number"),
+        (("new.pt2", "--steps", "ddim20"), "steps is 'ddim20', a spacing for a diffusion head; this head uses FlowMatching"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(uva, checkpoint, tmp_path, options, words):

@@ -7,6 +7,7 @@ import torch
 from shaken import shake
 from torch import nn
 
+from uva_lightning.model.heads.consistency import Consistency
 from uva_lightning.model.heads.flow import FlowMatching
 from uva_lightning.model.heads.network import SteppedNetwork
 
@@ -15,9 +16,17 @@ def flow(channels=3, condition=4, **options):
     return FlowMatching(channels, condition, **{"width": 8, "depth": 1, **options})
 
 
-def test_flow_matching_knows_no_spacings():
-    with pytest.raises(ValueError, match="steps is 'ddim20', expected a whole number"):
-        flow().check("ddim20")
+@pytest.mark.parametrize("steps", ["dpm10", "ddim20", "10,15,25"])
+def test_what_knows_no_spacings_says_who_does(steps):
+    for process in (flow(), Consistency(3, 4, width=8, depth=1)):
+        words = (
+            f"steps is '{steps}', a spacing for a diffusion head; this head uses {type(process).__name__}, expected a "
+            "whole number from 1 on; give a number such as 10."
+        )
+        with pytest.raises(ValueError, match=words):
+            process.check(steps)
+        with pytest.raises(ValueError, match=words):
+            process.sample(torch.zeros(1, 4), torch.zeros(1, 3), steps)
 
 
 def test_flow_learns_two_points():

@@ -218,7 +218,9 @@ def test_an_aggregator_with_too_few_conditions_is_refused():
 
 
 def test_no_steps_are_refused():
-    with pytest.raises(ValueError, match="steps is '0', expected a whole number from 1 on"):
+    with pytest.raises(
+        ValueError, match="steps is '0' for FlowMatching, expected a whole number from 1 on; give a number such as 10"
+    ):
         VideoHead(SHAPE, flow, steps=0)
 
 

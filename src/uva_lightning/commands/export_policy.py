@@ -49,7 +49,7 @@ def export_policy(
     Args:
         ckpt: Checkpoint of a training run, or folder of uva import-checkpoint.
         out: New file: FILE.pt2, which runs with torch alone, or FILE.onnx, which runs with onnxruntime alone.
-        steps: Denoising steps, such as 16 or dpm16; those of the head where left out.
+        steps: Denoising steps, such as 16, or dpm16 of a diffusion head; those of the head where left out.
         temperature: Factor on the random part; that of the head where left out.
         batch: Samples of a call.
         device: Where it will run; auto takes the GPU where there is one.
@@ -76,7 +76,7 @@ def export_policy(
             raise UserError(
                 f"The exported policy differs from the model by {error:.2e} with actions up to {largest:.2e}, expected "
                 f"at most {tolerance:g} of them; nothing was written. Fewer steps magnify rounding less, e.g. --steps "
-                "dpm16; or raise --tolerance."
+                "10, or dpm16 of a diffusion head; or raise --tolerance."
             )
         with whole(out) as part:
             os.replace(made, part)

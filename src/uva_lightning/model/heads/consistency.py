@@ -11,7 +11,6 @@ from torch import Tensor
 from uva_lightning.model.heads.denoiser import Denoiser, Guide, Noising, StepNoise, Traced, fresh_noise, mean_over, only
 from uva_lightning.model.heads.flow import TIME_SCALE
 from uva_lightning.model.heads.network import DenoisingMLP
-from uva_lightning.model.heads.spacing import number_of_steps
 
 TEACHER = "teacher"
 LAST_PLACE = 1 - 1e-6
@@ -50,7 +49,7 @@ class Consistency(Denoiser):
     ) -> None:
         super().__init__()
         self.net = DenoisingMLP(channels, channels, condition, width, depth)
-        self.draws, self.teacher_steps = draws, number_of_steps(teacher_steps)
+        self.draws, self.teacher_steps = draws, self.count(teacher_steps)
         self.teacher = None if teacher is None else teacher(channels, condition).requires_grad_(False)
         if self.teacher is not None and not isinstance(self.teacher, Traced):
             raise ValueError(
@@ -108,7 +107,7 @@ class Consistency(Denoiser):
 
         ``temperature`` scales the start and the noise that is added.
         """
-        count = number_of_steps(steps)
+        count = self.count(steps)
         times = [1 - done / count for done in range(count)]
         levels = TIME_SCALE * torch.linspace(1, 0, count + 1, device=noise.device)[:-1]
         x = clean = only(temperature * noise.float(), valid)

@@ -79,7 +79,15 @@ class Denoiser(nn.Module, ABC):
 
     def check(self, steps: int | str) -> None:
         """Refuse steps that this process does not know."""
-        number_of_steps(steps)
+        self.count(steps)
+
+    def count(self, steps: int | str) -> int:
+        """Read steps of a process that knows no spacings by name.
+
+        Raises:
+            ValueError: They are no whole number from 1 on.
+        """
+        return number_of_steps(steps, type(self).__name__)
 
     @abstractmethod
     def sample(

@@ -11,7 +11,6 @@ from torch import Tensor
 from uva_lightning.model.heads.denoiser import Guide, Noising, StepNoise, Traced, fresh_noise, mean_over, only
 from uva_lightning.model.heads.holding import HeldRows
 from uva_lightning.model.heads.network import DenoisingMLP
-from uva_lightning.model.heads.spacing import number_of_steps
 
 TIME_SCALE = 1000.0
 
@@ -69,7 +68,7 @@ class FlowMatching(Traced):
     ) -> Tensor:
         """Follow the velocity in equal Euler steps; ``temperature`` scales the start, and no step is random."""
         x = only(temperature * noise.float(), valid)
-        *_, end = self._steps(x, condition, number_of_steps(steps), guide, valid)
+        *_, end = self._steps(x, condition, self.count(steps), guide, valid)
         return end
 
     def trace(
@@ -100,7 +99,7 @@ class FlowMatching(Traced):
         valid: Tensor | None = None,
     ) -> Tensor:
         """See the base class; real-time chunking (Black 2025, algorithm 1) with what is kept put in exactly."""
-        start, count = only(temperature * noise.float(), valid), number_of_steps(steps)
+        start, count = only(temperature * noise.float(), valid), self.count(steps)
         with torch.inference_mode(False):  # what gradients pass through must not be made in inference mode
             steer = self.net.condition(condition.clone()).detach()
         x = start

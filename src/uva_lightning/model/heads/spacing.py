@@ -5,16 +5,24 @@ from __future__ import annotations
 SECTIONS, STRIDE, SOLVER = ",", "ddim", "dpm"
 
 
-def number_of_steps(steps: int | str) -> int:
+KNOWN = "a whole number from 1 on, such as 100, or a spacing: 10,15,25, ddim20 or dpm16"
+
+
+def number_of_steps(steps: int | str, process: str) -> int:
     """Read a plain number of steps.
+
+    Args:
+        steps: As given.
+        process: Class of the denoiser, which knows no spacings.
 
     Raises:
         ValueError: It is none, or not positive.
     """
-    text = str(steps).strip()
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"steps is '{steps}', expected a whole number from 1 on.")
-    return int(text)
+    if (count := _whole(str(steps).strip())) is None:
+        spacing = str(steps).strip().startswith((STRIDE, SOLVER)) or SECTIONS in str(steps)
+        what = f", a spacing for a diffusion head; this head uses {process}" if spacing else f" for {process}"
+        raise ValueError(f"steps is '{steps}'{what}, expected a whole number from 1 on; give a number such as 10.")
+    return count
 
 
 def solves(steps: int | str) -> bool:
@@ -37,12 +45,10 @@ def spaced(steps: int | str, levels: int, usable: int | None = None) -> list[int
     """
     text = str(steps).replace(" ", "")
     if text.startswith(STRIDE):
-        return _strided(number_of_steps(text.removeprefix(STRIDE)), levels)
+        return _strided(_counted(text.removeprefix(STRIDE), steps), levels)
     if text.startswith(SOLVER):
-        return _even(number_of_steps(text.removeprefix(SOLVER)), usable or levels)
-    if text[:1].isalpha():
-        raise ValueError(f"steps is '{steps}', expected a whole number, or a spacing: 10,15,25, ddim20 or dpm16.")
-    counts = [number_of_steps(part) for part in text.split(SECTIONS)]
+        return _even(_counted(text.removeprefix(SOLVER), steps), usable or levels)
+    counts = [_counted(part, steps) for part in text.split(SECTIONS)]
     if counts == [1]:
         return [levels - 1]  # the official code keeps level 0 alone, from which no sample can start
     sizes = [levels // len(counts) + (index < levels % len(counts)) for index in range(len(counts))]
@@ -54,6 +60,17 @@ def spaced(steps: int | str, levels: int, usable: int | None = None) -> list[int
         chosen += [start + round(stride * step) for step in range(count)]
         start += size
     return chosen
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text.isdecimal() and int(text) else None
+
+
+def _counted(part: str, steps: int | str) -> int:
+    """Read a number within steps, and echo all of them where there is none."""
+    if (count := _whole(part)) is None:
+        raise ValueError(f"steps is '{steps}', expected {KNOWN}; give one of these.")
+    return count
 
 
 def _strided(count: int, levels: int) -> list[int]:
