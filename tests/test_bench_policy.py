@@ -73,6 +73,19 @@ def test_impossible_numbers_are_refused(uva, name, least):
     assert f"{name} is {least - 1}, expected at least {least}" in complaint
 
 
+def test_more_steps_between_decisions_than_a_chunk_has_are_refused(uva, config):
+    status, out, complaint = uva("bench", "policy", "--experiment", config, "--execute=17")
+    assert (status, out) == (2, "")
+    assert "execute is 17, expected 1 to 16, the actions in a chunk; set --execute" in complaint
+
+
+def test_a_checkpoint_beside_an_experiment_is_refused(uva, config, tmp_path):
+    status, out, complaint = uva("bench", "policy", "--ckpt", tmp_path / "a.ckpt", "--experiment", config)
+    assert (status, out) == (2, "")
+    assert f"a.ckpt and experiment is {config}, expected one model; leave one of them out" in complaint
+    assert "There is no checkpoint" in uva("bench", "policy", "--ckpt", tmp_path / "a.ckpt")[2]
+
+
 def test_attention_counts_too():
     query = torch.randn(1, 2, 8, 4)
     assert flops(lambda: nn.functional.scaled_dot_product_attention(query, query, query)) == 4 * 2 * 8 * 8 * 4

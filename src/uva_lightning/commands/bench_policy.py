@@ -15,6 +15,7 @@ from uva_lightning.benchmarks.decisions import MILLISECONDS, PAPER, PAPER_DEVICE
 from uva_lightning.benchmarks.machine import MIB, machine, peak_bytes
 from uva_lightning.benchmarks.peak import TERA, Peak, device_peak
 from uva_lightning.commands.checks import check_least, check_writable, chosen_device
+from uva_lightning.commands.errors import UserError
 from uva_lightning.model.checkpoint import load_module
 from uva_lightning.module import UVAModule
 from uva_lightning.policy.engine import native_dtype
@@ -22,6 +23,7 @@ from uva_lightning.policy.policy import UVAPolicy
 from uva_lightning.results import write_json
 
 FAST, PLAIN = "fast", "plain"
+EXPERIMENT = "configs/pusht.yaml"
 PLAIN_STEPS = 100
 PLAIN_CALLS = 3
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -30,7 +32,7 @@ TYPED = dict[str, Any]
 
 def bench_policy(
     ckpt: Path | None = None,
-    experiment: str = "configs/pusht.yaml",
+    experiment: str = EXPERIMENT,
     batch: int = 1,
     repeats: int = 10,
     steps: int | str = 16,
@@ -66,7 +68,7 @@ def bench_policy(
     if json is not None:
         check_writable(json)
     where = chosen_device(device)
-    module = (random_model(experiment) if ckpt is None else load_module(ckpt)[0]).to(where).eval()
+    module = _model(ckpt, experiment, execute).to(where).eval()
     chosen = native_dtype(module.device) if dtype == "auto" else DTYPES[dtype]
     fast = UVAPolicy(module, chosen, steps={"action": steps, "video": steps}, compile=compile)
     runs = [Run(FAST, fast), *([Run(PLAIN, plain_policy(module))] if baseline else [])]
@@ -88,6 +90,20 @@ def bench_policy(
     sys.stdout.write(shown(runs, said))
     if json is not None:
         write_json(json, said)
+
+
+def _model(ckpt: Path | None, experiment: str, execute: int) -> UVAModule:
+    """Build what is measured.
+
+    Raises:
+        UserError: Two models are named, or the model decides on fewer actions than are run.
+    """
+    if ckpt is not None and experiment != EXPERIMENT:
+        raise UserError(f"ckpt is {ckpt} and experiment is {experiment}, expected one model; leave one of them out.")
+    module = random_model(experiment) if ckpt is None else load_module(ckpt)[0]
+    if execute > (most := module.spec.horizon):
+        raise UserError(f"execute is {execute}, expected 1 to {most}, the actions in a chunk; set --execute.")
+    return module
 
 
 def _function(rounds: int) -> Callable[[UVAPolicy], object]:
