@@ -118,13 +118,36 @@ def test_a_missing_file_in_an_empty_folder_says_what_writes_one(tmp_path):
         load_module(tmp_path)
 
 
+DAMAGED = "cannot be read as a checkpoint of tensors and plain values: it is damaged or cut off"
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"not a checkpoint at all", b"PK\x03\x04 half a zip", b"\x80\x04", bytes(range(256))]
+    ("content", "words"),
+    [
+        (b"", "is no checkpoint: it is empty"),
+        (b"\n\n", "is no checkpoint: it is empty"),
+        (b"not a checkpoint at all", "is no checkpoint: it begins with b'not a checkpoint at all'"),
+        (b"hello world" * 100, "is no checkpoint: it begins with b'hello worldhello worldhello worl'"),
+        (b"\n<!DOCTYPE html>\n<html>", "is no checkpoint: it begins with b'<!DOCTYPE html>'"),
+        (b"model:\n  heads: {}\n", "is no checkpoint: it begins with b'model:'"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "is no checkpoint: it is a git-lfs pointer"),
+        (bytes(range(256)), "is no checkpoint: it begins with"),
+        (b"PK\x03\x04 half a zip", DAMAGED),
+        (b"\x80\x04", DAMAGED),
+        (b"\x80\x02h\x65.", DAMAGED),
+    ],
 )
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
+def test_a_file_that_is_no_checkpoint_is_refused_in_one_sentence(uva, tmp_path, content, words):
     (tmp_path / "odd.ckpt").write_bytes(content)
-    with pytest.raises(ValueError, match=r"odd\.ckpt cannot be read as a checkpoint"):
+    with pytest.raises(ValueError, match=r"odd\.ckpt (is no|cannot)") as refused:
         read(tmp_path / "odd.ckpt")
+    said = str(refused.value)
+    assert said.startswith(f"{tmp_path / 'odd.ckpt'} {words}")
+    assert ", expected a file that `uva fit` wrote or a folder of `uva import-checkpoint`; " in said
+    assert "weights_only" not in said
+    assert "\n" not in said
+    status, _, complaint = uva("rollout", "--ckpt", tmp_path / "odd.ckpt")
+    assert (status, complaint) == (2, f"uva: error: {said}\n")
 
 
 def test_half_a_checkpoint_is_refused(written, tmp_path):
@@ -180,8 +203,11 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path):
             return (os.mkdir, (str(tmp_path / "sprung"),))
 
     torch.save({"config": "", "contract": {}, "fitted": {}, "state_dict": Trap()}, tmp_path / "evil.ckpt")
-    with pytest.raises(ValueError, match=r"evil\.ckpt cannot be read as a checkpoint of tensors and plain values"):
+    with pytest.raises(
+        ValueError, match=r"evil\.ckpt cannot be read as a .* plain values: it holds \w+\.mkdir"
+    ) as refused:
         load_module(tmp_path / "evil.ckpt")
+    assert "weights_only" not in str(refused.value)
     assert not (tmp_path / "sprung").exists()
     torch.load(tmp_path / "evil.ckpt", weights_only=False)
     assert (tmp_path / "sprung").exists(), "the trap works"

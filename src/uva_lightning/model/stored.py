@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +21,12 @@ CONFIG, CONTRACT = "config.yaml", "contract.json"
 VAE, TEXT = "vae", "text"
 READABLE = 0o644  # safetensors writes for the owner alone
 FORMAT = "uva_lightning model 1"
+MAGIC, LFS = (b"PK\x03\x04", b"\x80"), b"version https://git-lfs"
+"""First bytes of a zip file and of a pickle, and of what git-lfs leaves in the place of a file."""
+HEAD, SHOWN = 256, 32
+"""Bytes that are looked at, and of these what is shown."""
+EXPECTED = "expected a file that `uva fit` wrote or a folder of `uva import-checkpoint`"
+AGAIN = "name another file, or copy it again"
 PARTS = ("tokenizer", "actions", "proprioception")
 
 
@@ -49,10 +55,7 @@ def read(path: Path) -> dict[str, Any]:
         near = sorted(str(found) for found in path.parent.glob("**/*.ckpt"))[:1] if path.parent.is_dir() else []
         hint = f"; did you mean {near[0]}?" if near else "; `uva fit` writes one into its run folder."
         raise ValueError(f"There is no checkpoint {path}{hint}")
-    try:
-        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a checkpoint of tensors and plain values: {error}") from error
+    checkpoint = _unpickled(path)
     stored = set(checkpoint) if isinstance(checkpoint, dict) else set()
     if missing := {"config", "contract", "fitted", "state_dict"} - stored:
         raise ValueError(f"{path} lacks {sorted(missing)}, expected a checkpoint written by `uva fit`.")
@@ -126,6 +129,32 @@ def check_contract(contract: Mapping[str, Any], spec: DataSpec) -> None:
             f"The data has {name} = {now[name]}, the checkpoint was trained with {stored.get(name)}"
             f"{f' (and {len(wrong) - 1} more differ)' if wrong[1:] else ''}; use the same data, or train anew."
         )
+
+
+def _unpickled(path: Path) -> Any:
+    """Read tensors and plain values, and say in one sentence what a file is that holds something else."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if not head.startswith(MAGIC):
+        if head.startswith(LFS):
+            raise ValueError(f"{path} is no checkpoint: it is a git-lfs pointer, {EXPECTED}; fetch it by git lfs pull.")
+        start = head.strip()
+        what = f"begins with {start.splitlines()[0][:SHOWN]!r}" if start else "is empty"
+        raise ValueError(f"{path} is no checkpoint: it {what}, {EXPECTED}; {AGAIN}.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # the unpickler ends in any of them on bytes that mean nothing
+        if foreign := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise ValueError(
+                f"{path} cannot be read as a checkpoint of tensors and plain values: it holds {foreign[1]}, which may "
+                f"run anything, {EXPECTED}; import one of the official code by `uva import-checkpoint`."
+            ) from error
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint of tensors and plain values: it is damaged or cut off, {EXPECTED}; "
+            f"{AGAIN}."
+        ) from error
 
 
 def _read_folder(path: Path) -> dict[str, Any]:
