@@ -123,7 +123,10 @@ def _fitted(module):
         (("policy.bin",), "expected a name that ends with .pt2 or .onnx"),
         (("old.pt2",), "old.pt2 exists, expected a new file"),
         (("new.pt2", "--batch", 0), "batch is 0, expected at least 1"),
-        (("new.pt2", "--steps", "ddim20"), "steps is 'ddim20', a spacing for a diffusion head; this head uses FlowMatching"),
+        (
+            ("new.pt2", "--steps", "ddim20"),
+            "steps is 'ddim20', a spacing for a diffusion head; this head uses FlowMatching",
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_refused(uva, checkpoint, tmp_path, options, words):
@@ -162,6 +165,11 @@ def test_a_process_with_torch_alone_decides_as_the_model(uva, checkpoint, tmp_pa
         policy({**inputs, "state.agent": inputs["state.agent"][:, :1]})
     with pytest.raises(ValueError, match="takes no \\['speech'\\]"):
         policy({**inputs, "speech": inputs["noise"]})
+    for name, number in (("state.agent", float("nan")), ("noise", float("inf"))):
+        spoilt = inputs[name].clone()
+        spoilt[0, -1, 0] = number
+        with pytest.raises(ValueError, match=f"Input {name} has NaN or infinite numbers, expected finite ones"):
+            policy({**inputs, name: spoilt})
 
 
 WITHOUT_TORCH = """
@@ -213,6 +221,46 @@ def test_an_onnx_file_decides_as_the_model_without_torch(uva, checkpoint, tmp_pa
         policy({**arrays, "state.agent": arrays["state.agent"][:, :1]})
     with pytest.raises(ValueError, match="takes no \\['speech'\\]"):
         policy({**arrays, "speech": arrays["noise"]})
+    for name, number in (("state.agent", np.nan), ("noise", -np.inf)):
+        spoilt = arrays[name].copy()
+        spoilt[0, -1, 0] = number
+        with pytest.raises(ValueError, match=f"Input {name} has NaN or infinite numbers, expected finite ones"):
+            policy({**arrays, name: spoilt})
+
+
+def foreign(folder, suffix):
+    """Files that no export wrote: bytes, nothing, and something of torch."""
+    (folder / f"page{suffix}").write_bytes(b"<!DOCTYPE html>")
+    (folder / f"empty{suffix}").touch()
+    torch.save({"weights": torch.zeros(2)}, folder / f"weights{suffix}")
+    return [folder / f"{name}{suffix}" for name in ("page", "empty", "weights")]
+
+
+def refused(run, path):
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        run(str(path))
+    return str(error.value)
+
+
+def test_a_file_that_torch_cannot_run_is_refused_in_one_sentence(tmp_path):
+    page, empty, weights = foreign(tmp_path, ".pt2")
+    for path in (page, empty):
+        assert f"{path} is no .pt2 file, expected one of uva export-policy" in refused(exported.ExportedPolicy, path)
+    said = refused(exported.ExportedPolicy, weights)
+    assert f"{weights} cannot be run by torch {torch.__version__} (" in said
+    assert "expected a .pt2 file of uva export-policy" in said
+    assert "\n" not in said
+    assert f"There is no file {tmp_path / 'no.pt2'}, expected" in refused(exported.ExportedPolicy, tmp_path / "no.pt2")
+
+
+@pytest.mark.skipif(find_spec("onnxruntime") is None, reason="needs the extra [onnx]")
+def test_a_file_that_onnxruntime_cannot_run_is_refused_in_one_sentence(tmp_path):
+    for path in foreign(tmp_path, ".onnx"):
+        said = refused(exported_onnx.OnnxPolicy, path)
+        assert f"{path} cannot be run by onnxruntime (" in said
+        assert "expected an .onnx file of uva export-policy" in said
+        assert "\n" not in said
+    assert "There is no file" in refused(exported_onnx.OnnxPolicy, tmp_path / "no.onnx")
 
 
 def test_without_what_writes_onnx_the_extra_is_named(uva, checkpoint, tmp_path, monkeypatch):

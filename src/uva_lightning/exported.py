@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
@@ -23,10 +25,26 @@ class ExportedPolicy:
     Attributes:
         contract: Facts of the data: ``spec`` (cameras, sizes, rate, meaning of actions), ``inputs`` (name, shape and
             dtype of each, in order), ``action`` (shape), ``device``.
+
+    Raises:
+        FileNotFoundError: There is no file.
+        ValueError: It is none of uva export-policy, or this torch cannot run it.
     """
 
     def __init__(self, path: str) -> None:
-        self._run: Any = aoti_load_package(str(path))
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no file {path}, expected one of uva export-policy; copy it here.")
+        if not is_zipfile(path):
+            raise ValueError(
+                f"{path} is no .pt2 file, expected one of uva export-policy; name another, or copy it again."
+            )
+        try:
+            self._run: Any = aoti_load_package(str(path))
+        except Exception as error:  # RuntimeError or others, as torch's version has it
+            raise ValueError(
+                f"{path} cannot be run by torch {torch.__version__} ({_first_line(error)}), expected a .pt2 file of "
+                "uva export-policy made with this version for this machine; make it anew, or name another."
+            ) from error
         stored = self._run.get_metadata()
         if KEY not in stored:
             raise ValueError(f"{path} has no '{KEY}' in its metadata, expected a file of uva export-policy.")
@@ -44,7 +62,7 @@ class ExportedPolicy:
             f32[b, h, a], physical units.
 
         Raises:
-            ValueError: One is missing, unknown, or of another shape or dtype.
+            ValueError: One is missing, unknown, of another shape or dtype, NaN or infinite.
         """
         expected = self.contract["inputs"]
         if unknown := set(inputs) - {entry["name"] for entry in expected}:
@@ -58,6 +76,12 @@ class ExportedPolicy:
             found = "missing" if value is None else f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
             if value is None or found != f"{entry['dtype']}{shape}":
                 raise ValueError(f"Input {name} is {found}, expected {entry['dtype']}{shape}: the policy was made so.")
+            if value.is_floating_point() and not value.isfinite().all():
+                raise ValueError(f"Input {name} has NaN or infinite numbers, expected finite ones; look at its source.")
             values.append(value.to(self.contract["device"]))
         action: Tensor = self._run(*values)
         return action
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

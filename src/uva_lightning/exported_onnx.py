@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,10 @@ class OnnxPolicy:
     Attributes:
         contract: Facts of the data: ``spec`` (cameras, sizes, rate, meaning of actions), ``inputs`` (name, shape and
             dtype of each, in order), ``action`` (shape).
+
+    Raises:
+        FileNotFoundError: There is no file.
+        ValueError: It is none of uva export-policy, or this onnxruntime cannot run it.
     """
 
     def __init__(
@@ -31,7 +36,16 @@ class OnnxPolicy:
     ) -> None:
         from onnxruntime import InferenceSession
 
-        self._session: Any = InferenceSession(str(path), providers=list(providers))
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no file {path}, expected one of uva export-policy; copy it here.")
+        try:
+            self._session: Any = InferenceSession(str(path), providers=list(providers))
+        except Exception as error:  # onnxruntime's own have no common class
+            why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise ValueError(
+                f"{path} cannot be run by onnxruntime ({why}), expected an .onnx file of uva export-policy; name "
+                "another, or copy it again."
+            ) from error
         stored = self._session.get_modelmeta().custom_metadata_map
         if KEY not in stored:
             raise ValueError(f"{path} has no '{KEY}' in its metadata, expected a file of uva export-policy.")
@@ -50,7 +64,7 @@ class OnnxPolicy:
             f32[b, h, a], physical units.
 
         Raises:
-            ValueError: One is missing, unknown, or of another shape or dtype.
+            ValueError: One is missing, unknown, of another shape or dtype, NaN or infinite.
         """
         expected = self.contract["inputs"]
         if unknown := set(inputs) - {entry["name"] for entry in expected}:
@@ -64,6 +78,8 @@ class OnnxPolicy:
             found = "missing" if value is None else f"{value.dtype}{list(value.shape)}"
             if value is None or found != f"{entry['dtype']}{shape}":
                 raise ValueError(f"Input {name} is {found}, expected {entry['dtype']}{shape}: the policy was made so.")
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise ValueError(f"Input {name} has NaN or infinite numbers, expected finite ones; look at its source.")
             values[name] = value
         action: NDArray[np.float32] = self._session.run(None, values)[0]
         return action
