@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import http.client
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from small_policies import HORIZON, Follower, Fragile
-from small_servers import SOON, at, in_time, limited, url
+from small_servers import SOON, at, in_time, limited, self_signed, url
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -163,13 +161,7 @@ def test_with_the_token_one_comes_in():
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    if shutil.which("openssl") is None:
-        pytest.skip("makes a certificate with openssl, which is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout key -out cert"
-    subprocess.run([*command.split(), *names], cwd=folder, check=True, capture_output=True)
-    return folder / "cert", folder / "key"
+    return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 def test_tls(certificate):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import time
 
 import numpy as np
+import pytest
 from small_policies import HORIZON, Follower
 
 from uva_lightning.serving.client import PolicyClient
@@ -37,3 +40,14 @@ def in_time(condition):
             return True
         time.sleep(0.01)
     return False
+
+
+def self_signed(folder):
+    """A certificate for this machine and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("makes a certificate with openssl, which is not installed")
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    files = ["-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run([*command.split(), *files, *names], cwd=folder, check=True, capture_output=True)
+    return folder / "cert.pem", folder / "key.pem"

@@ -31,7 +31,8 @@ def serve(
     seed: int = 0,
     keys: dict[str, str | list[str]] | None = None,
     goal: str | None = None,
-    tls: list[Path] | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
     clients: int = 64,
     max_mb: int = 16,
 ) -> None:
@@ -49,7 +50,8 @@ def serve(
         seed: Seed of the denoising noise.
         keys: Contract names of pictures and states by what clients call them, as JSON; docs/serving.md has examples.
         goal: Environment whose goal judges imagined futures, such as pusht; without it there is no plan.
-        tls: Certificate and key, two files, for wss://.
+        tls_cert: Certificate in PEM, for wss://; needs tls_key.
+        tls_key: Key of the certificate in PEM.
         clients: Most connections.
         max_mb: Largest message in MiB.
     """
@@ -61,9 +63,10 @@ def serve(
     find_checkpoint(ckpt)
     token = os.environ.get(TOKEN, "")
     size = max_mb * MIB
-    options = ServerOptions(host, port, token, _tls(tls), Limits(size, size), clients)
+    options = ServerOptions(host, port, token, _tls(tls_cert, tls_key), Limits(size, size), clients)
+    reward = _reward(goal)
     policy = UVAPolicy.from_checkpoint(ckpt, chosen_device(device), seed=seed, set=set, every=every)
-    service = PolicyService(policy, keys, _reward(goal))
+    service = PolicyService(policy, keys, reward)
     if not token and not _local(host):
         sys.stderr.write(f"uva serve: whoever reaches {host} may use this policy; set {TOKEN} to ask for a token.\n")
     asyncio.run(_serve(service, options))
@@ -92,16 +95,17 @@ async def _serve(service: PolicyService, options: ServerOptions) -> None:
     sys.stdout.write(f"stopped after {answered} requests in {calls} calls\n")
 
 
-def _tls(files: list[Path] | None) -> ssl.SSLContext | None:
-    if files is None:
+def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if cert is None and key is None:
         return None
-    if len(files) != 2:
-        raise UserError(f"tls is {[str(file) for file in files]}, expected two files, certificate and key.")
+    if cert is None or key is None:
+        given, lacking = (f"tls_key is {key}", "tls_cert") if cert is None else (f"tls_cert is {cert}", "tls_key")
+        raise UserError(f"{given} and {lacking} is missing, expected certificate and key; add --{lacking} FILE.")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(files[0], files[1])
+        context.load_cert_chain(cert, key)
     except OSError as error:  # ssl's own errors are of this kind
-        raise UserError(f"Cannot use {files[0]} with the key {files[1]}: {error}.") from error
+        raise UserError(f"Cannot use {cert} with the key {key}: {error}; expected two files in PEM.") from error
     return context
 
 
