@@ -26,6 +26,8 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
 }
 """Options that are numbers: type, lowest and highest value."""
 ARRAYS = ("actions", "committed")
+EXACT = 2**53
+"""Whole numbers below it are exact as f64, which is how control steps travel."""
 USED = {
     "policy": ("temperature", "committed", "delay"),
     "imagine": ("temperature", "iterations", "guidance"),
@@ -109,6 +111,9 @@ def time_steps(found: Mapping[str, Any], spec: DataSpec) -> list[dict[str, Any]]
 
     Returns:
         Observations as a ``UVAPolicy`` takes them, each a batch of one.
+
+    Raises:
+        ValueError: An entry is not what the contract says, or time steps are not numbered.
     """
     values = {name: found[name] for name in (f"{VIDEO}/{camera}" for camera in spec.cameras)}
     names = (*(f"{STATE}/{entry}" for entry in spec.state_dims), "step", "time", "last_action")
@@ -123,6 +128,12 @@ def time_steps(found: Mapping[str, Any], spec: DataSpec) -> list[dict[str, Any]]
         if several and own != count:
             raise ValueError(f"'{name}' has {own} time steps, expected {count}, as the pictures of the first camera.")
     facts = _facts(found)
+    if count > 1 and not {"step", "time"} & set(values):
+        raise ValueError(
+            f"The message holds {count} time steps without 'step', expected one number for each, such as "
+            f"{list(range(count))}; one connection is one robot, others need connections of their own."
+        )
+    _check_clock(values, spec)
     return [_one({n: x[k] for n, x in values.items()} if several else values, facts, spec) for k in range(count)]
 
 
@@ -134,6 +145,15 @@ def _one(values: Mapping[str, Any], facts: Mapping[str, Any], spec: DataSpec) ->
         raise ValueError(f"'{odd[0]}' has the shape {np.shape(others[odd[0]])}, expected a number per time step.")
     check_observation({"video": video, "state": state, **others, **facts}, spec, None)
     return one_row({"video": video, "state": state, **others, **facts})
+
+
+def _check_clock(values: Mapping[str, Any], spec: DataSpec) -> None:
+    """Refuse numbers and times that name no control step."""
+    steps, times = np.ravel(values.get("step", ())), np.ravel(values.get("time", ()))
+    if (odd := steps[(steps != np.floor(steps)) | (steps < 0) | (steps >= EXACT)]).size:
+        raise ValueError(f"step is {odd[0]:.16g}, expected whole numbers from 0 to {EXACT - 1}; count control steps.")
+    if (odd := times[np.abs(times) >= EXACT / spec.rate_hz]).size:
+        raise ValueError(f"time is {odd[0]:.16g}, expected seconds below {EXACT / spec.rate_hz:.3g}; convert to s.")
 
 
 def _facts(found: Mapping[str, Any]) -> dict[str, Any]:
