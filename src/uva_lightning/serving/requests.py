@@ -161,12 +161,19 @@ def _facts(found: Mapping[str, Any]) -> dict[str, Any]:
     turned = {name.removeprefix(TURNED): x for name, x in found.items() if name.startswith(TURNED)}
     facts = {name: found[name] for name in ("rate_hz", "orientation") if name in found}
     facts |= {"orientation": turned} if turned else {}
-    if "rate_hz" in facts and (np.ndim(facts["rate_hz"]) or not isinstance(facts["rate_hz"], int | float | np.number)):
-        raise ValueError(f"rate_hz is a {type(facts['rate_hz']).__name__}, expected a number in Hz.")
+    if "rate_hz" in facts:
+        _check_rate(facts["rate_hz"])
     for said in turned.values() if turned else [facts.get("orientation", "")]:
         if not isinstance(said, str):
             raise ValueError(f"orientation is a {type(said).__name__}, expected text such as 'upright'.")
     return facts
+
+
+def _check_rate(rate: Any) -> None:
+    if isinstance(rate, bool) or not isinstance(rate, int | float | np.number):
+        raise ValueError(f"rate_hz is a {type(rate).__name__}, expected a number in Hz.")
+    if not (np.isfinite(rate) and rate > 0):
+        raise ValueError(f"rate_hz is {rate:g}, expected a positive number in Hz; leave it out if it is not known.")
 
 
 def _numbers(name: str, value: Any) -> NDArray[Any]:
