@@ -34,6 +34,8 @@ def test_the_documented_tls_options_are_taken(uva, broken, tmp_path, monkeypatch
         (["--tls_cert", "a.pem"], "tls_cert is a.pem and tls_key is missing, expected .*; add --tls_key FILE"),
         (["--tls_key", "b.pem"], "tls_key is b.pem and tls_cert is missing, expected .*; add --tls_cert FILE"),
         (["--tls_cert", "a.pem", "--tls_key", "b.pem"], "Cannot use a.pem with the key b.pem: .* expected two files"),
+        (["--goal", "nope"], "goal is 'nope', expected an environment .*: pusht, block_push_rr, .*block_push_gg"),
+        (["--goal", "pusht_m"], "goal is 'pusht_m', expected an environment with the same goal always: pusht,"),
     ],
 )
 def test_wrong_options_are_refused_with_the_fix(uva, broken, options, words):

@@ -225,7 +225,7 @@ def test_a_session_that_ends_leaves_nothing(served, module):
         ({"function": "imagine", **observation(), "guidance": 2.0}, "guidance is 2.0, but the model has no text"),
         ({"function": "predict_next", **observation()}, "'predict_next' lacks 'actions'"),
         ({"function": "predict_next", **observation(), "actions": np.zeros((3, 2))}, r"\[3, 2\], .* with \[16, 2\]"),
-        ({"function": "explain", **observation()}, r"cameras none, .* trained with \['top'\]"),
+        ({"function": "explain", **observation()}, "'explain' lacks 'frames/top', expected it in the message"),
         ({**observation(), "proposals": 3}, "'policy' was given 'proposals', expected of temperature, committed"),
         ({**observation(), "committed": np.zeros((17, 2))}, r"committed is \[17, 2\], expected .*\[1 to 16, 2\]"),
         ({**observation(), "committed": np.zeros((2, 2)), "delay": 3}, "delay is 3 steps with 2 committed"),
@@ -237,6 +237,14 @@ def test_what_does_not_fit_is_refused_with_both_sides(client, message, words):
     with pytest.raises(ServerError, match=words):
         client.infer(message)
     assert client.infer(observation())["actions"].shape == CHUNK  # the session goes on
+
+
+def test_plan_without_a_goal_says_how_to_give_one(module):
+    session = PolicyService(policy_of(module)).open()
+    with pytest.raises(ValueError, match=r"'plan', expected one of policy, .*; start the server with --goal ENV"):
+        session.prepare({"function": "plan", **observation()})
+    with pytest.raises(ValueError, match=r"'dance', expected one of policy, .*reset\.$"):
+        session.prepare({"function": "dance"})
 
 
 def test_names_of_openpi_clients_are_translated(module):

@@ -121,5 +121,8 @@ def _reward(goal: str | None) -> Score | None:
         return None
     from uva_lightning import envs
 
+    goals = [name for name, entry in envs.ENVS.items() if entry.score is not None]
+    if goal.partition(":")[0] not in goals:
+        raise UserError(f"goal is '{goal}', expected an environment with the same goal always: {', '.join(goals)}.")
     score: Score = envs.goal_score(goal)
     return score

@@ -39,7 +39,8 @@ class PolicyService:
         heads = policy.module.heads
         acts, films = "action" in heads, any(camera in heads for camera in policy.module.cameras)
         able = {"policy": acts, "explain": acts, "imagine": films, "predict_next": films}
-        able["plan"] = acts and films and reward is not None
+        self._plans = acts and films
+        able["plan"] = self._plans and reward is not None
         self.functions = tuple(name for name in FUNCTIONS if able.get(name, True))
         self.keys = Keys(self.spec, ("function", *NUMBERS, *ARRAYS), keys or {})
         self._numbers = itertools.count()
@@ -62,6 +63,11 @@ class PolicyService:
             "actions": {"shape": [spec.horizon, spec.action_dim], "unit": spec.action_meaning, "rate_hz": spec.rate_hz},
             "contract": _contract(spec),
         }
+
+    def fix(self, function: Any) -> str:
+        """Say what would let this model be asked for a function; nothing where nothing would."""
+        lacks_goal = function == "plan" and self._plans and self.reward is None
+        return "; start the server with --goal ENV, whose goal judges imagined futures" if lacks_goal else ""
 
     def open(self) -> PolicySession:
         """Begin a session."""
@@ -137,7 +143,9 @@ class PolicySession:
         found = service.keys.read(message)
         function = found.pop("function", "policy")
         if function not in service.functions:
-            raise ValueError(f"The function is {function!r:.80}, expected one of {', '.join(service.functions)}.")
+            raise ValueError(
+                f"The function is {function!r:.80}, expected one of {', '.join(service.functions)}{service.fix(function)}."
+            )
         given = [name for name in (*NUMBERS, *ARRAYS) if name in found]
         if extra := [name for name in given if name not in USED[function]]:
             raise ValueError(f"'{function}' was given '{extra[0]}', expected of {', '.join(USED[function]) or 'none'}.")
@@ -147,6 +155,8 @@ class PolicySession:
         if function == "predict_next":
             actions = check_actions(needed(found, "actions", function), spec, ())
         if function == "explain":
+            for camera in spec.cameras:
+                needed(found, f"{FRAMES}/{camera}", function)
             check_frames(frames, spec, ())
             frames_of = frames
         if "committed" in found or "delay" in found:
