@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_servers import self_signed
+
+from uva_lightning.serving.client import PolicyClient
 
 DOCS = Path(__file__).parents[1] / "docs" / "serving.md"
 
@@ -42,3 +49,30 @@ def test_wrong_options_are_refused_with_the_fix(uva, broken, options, words):
     status, _, complaint = uva("serve", "--ckpt", broken, *options)
     assert status == 2
     assert re.search(words, complaint), complaint
+
+
+@pytest.mark.slow
+def test_uva_serve_with_tls_runs_until_sigterm(tiny_run, tmp_path, monkeypatch):
+    assert tiny_run.start(tmp_path / "run", 1).wait(300) == 0
+    script = tmp_path / "uva.py"
+    script.write_text("import sys; from uva_lightning.cli import main; sys.exit(main())")
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "UVA_TOKEN": "secret"}
+    cert, key = self_signed(tmp_path)
+    command = [sys.executable, script, "serve", "--ckpt", tmp_path / "run" / "last.ckpt", "--port", "0", "--every", "8"]
+    command += ["--tls_cert", cert, "--tls_key", key]
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    seen = {"video/top": np.zeros((96, 96, 3), np.uint8), "state/agent": np.zeros(2, np.float32)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    try:
+        address = process.stdout.readline().split()[-1]
+        with pytest.raises(ConnectionError, match="401"):
+            PolicyClient(address)
+        with PolicyClient(address, token="secret") as client:
+            assert client.infer(seen)["actions"].shape == (16, 2)
+            process.send_signal(signal.SIGTERM)
+            out, complaint = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert "stopped after 1 requests in 1 calls" in out
+    assert "Traceback" not in complaint

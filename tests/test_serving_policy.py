@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -321,26 +317,3 @@ def test_fuzz_messages_that_nobody_checked(fuzzed, message, whole):
     with contextlib.suppress(ValueError):
         fuzzed.infer([session.prepare({**observation(), **message} if whole else message)])
     session.close()
-
-
-@pytest.mark.slow
-def test_uva_serve_runs_until_sigterm(tiny_run, tmp_path):
-    assert tiny_run.start(tmp_path / "run", 1).wait(300) == 0
-    script = tmp_path / "uva.py"
-    script.write_text("import sys; from uva_lightning.cli import main; sys.exit(main())")
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "UVA_TOKEN": "secret"}
-    command = [sys.executable, script, "serve", "--ckpt", tmp_path / "run" / "last.ckpt", "--port", "0", "--every", "8"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-    try:
-        address = process.stdout.readline().split()[-1]
-        with pytest.raises(ConnectionError, match="401"):
-            PolicyClient(address)
-        with PolicyClient(address, token="secret") as client:
-            assert client.infer(observation())["actions"].shape == CHUNK
-            process.send_signal(signal.SIGTERM)
-            out, complaint = process.communicate(timeout=30)
-    finally:
-        process.kill()
-    assert process.returncode == 0
-    assert "stopped after 1 requests in 1 calls" in out
-    assert "Traceback" not in complaint

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from small_policies import HORIZON, Follower, Fragile
-from small_servers import SOON, at, in_time, limited, self_signed, url
+from small_servers import SOON, at, in_time, limited, self_signed, url, works
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -171,10 +171,36 @@ def test_tls(certificate):
         trusting = ssl.create_default_context(cafile=certificate[0])
         with PolicyClient(url(server, "wss"), tls=trusting) as client:
             assert client.infer(at(1.0))["actions"].shape == (HORIZON, 3)
-        with pytest.raises(ConnectionError, match="certificate"):
+        with pytest.raises(ConnectionError, match="certificate of wss.* is not trusted .*SSL_CERT_FILE"):
             PolicyClient(url(server, "wss"))
-        with pytest.raises(ConnectionError, match="no policy server"):
-            PolicyClient(url(server))
+        with pytest.raises(ConnectionError, match=f"speaks TLS, .*; use {url(server, 'wss')}"):
+            PolicyClient(url(server), wait_s=60)
+
+
+def test_tls_with_a_server_without_it(server):
+    with pytest.raises(ConnectionError, match=f"does not speak TLS, .*; use {url(server)},"):
+        PolicyClient(url(server, "wss"), wait_s=60)
+    assert works(server)
+
+
+def test_what_breaks_off_and_is_no_server_of_either_kind_is_told_as_before():
+    def break_off():
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            connection.recv(16)
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=break_off, daemon=True)
+        thread.start()
+        for scheme in ("ws", "wss"):
+            with pytest.raises(ConnectionError, match="There is no policy server at"):
+                PolicyClient(f"{scheme}://127.0.0.1:{listening.getsockname()[1]}")
+        listening.shutdown(socket.SHUT_RDWR)
+    thread.join(SOON)
 
 
 def test_listens_on_this_machine_only_unless_told_otherwise(server):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ssl
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from uva_lightning.serving.wire import MIB, Limits, Message, decode, encode
 
 try:
-    from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+    from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus, WebSocketException
     from websockets.sync.client import ClientConnection, connect
 except ImportError as error:  # pragma: no cover - depends on the installation
     raise ImportError(
@@ -22,7 +25,9 @@ PROTOCOL = 1
 """Version of what our servers add to openpi's protocol; metadata hold it as ``uva_protocol``."""
 TRUSTED = Limits(message_bytes=256 * MIB, array_bytes=256 * MIB, entries=1 << 20, depth=32, text=MIB)
 """A client chose its server, but a broken server must not eat its memory either."""
-RETRY_S, PATIENT_S = 0.5, 30.0
+RETRY_S, PATIENT_S, PROBE_S = 0.5, 30.0, 2.0
+BROKEN_OFF = (ssl.SSLError, InvalidMessage, ConnectionResetError)
+"""How a connection ends where one side speaks TLS and the other does not."""
 
 
 class ServerError(ValueError):
@@ -161,7 +166,37 @@ def _connected(keep: ExitStack, url: str, token: str, tls: ssl.SSLContext | None
         except InvalidStatus as error:
             body = (error.response.body or b"").decode(errors="replace").strip()
             raise ConnectionError(f"{url} refused with status {error.response.status_code}: {body}") from None
+        except ssl.SSLCertVerificationError as error:
+            raise ConnectionError(
+                f"The certificate of {url} is not trusted ({error.verify_message}); to trust it set SSL_CERT_FILE to "
+                "its file, or give tls=ssl.create_default_context(cafile=FILE)."
+            ) from None
         except (OSError, WebSocketException) as error:
+            if isinstance(error, BROKEN_OFF) and _is_other_scheme(url):
+                raise ConnectionError(_other_scheme(url)) from None
             if time.monotonic() >= until:
                 raise ConnectionError(f"There is no policy server at {url} ({error}); start one: uva serve.") from None
             time.sleep(RETRY_S)
+
+
+def _is_other_scheme(url: str) -> bool:
+    """Tell whether a server that broke off answers by the other of ws:// and wss://; it is shown no token."""
+    secure, place = url.startswith("wss://"), urlsplit(url)
+    host, port = place.hostname or "", place.port or (443 if secure else 80)
+    anyone = ssl.create_default_context()
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE  # nothing is told, only TLS looked for
+    plain = HTTPConnection(host, port, timeout=PROBE_S)
+    with closing(plain if secure else HTTPSConnection(host, port, timeout=PROBE_S, context=anyone)) as asking:
+        try:
+            asking.request("GET", "/healthz")
+            status = asking.getresponse().status
+        except (OSError, HTTPException):
+            return False
+    return status == HTTPStatus.OK or not secure  # servers of TLS may refuse plain requests in plain words
+
+
+def _other_scheme(url: str) -> str:
+    scheme, _, place = url.partition("://")
+    if scheme == "wss":
+        return f"The server at {place} does not speak TLS, {url} expects it; use ws://{place}, or start it with TLS."
+    return f"The server at {place} speaks TLS, {url} does not; use wss://{place}."

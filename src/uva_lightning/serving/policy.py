@@ -143,9 +143,8 @@ class PolicySession:
         found = service.keys.read(message)
         function = found.pop("function", "policy")
         if function not in service.functions:
-            raise ValueError(
-                f"The function is {function!r:.80}, expected one of {', '.join(service.functions)}{service.fix(function)}."
-            )
+            known = ", ".join(service.functions)
+            raise ValueError(f"The function is {function!r:.80}, expected one of {known}{service.fix(function)}.")
         given = [name for name in (*NUMBERS, *ARRAYS) if name in found]
         if extra := [name for name in given if name not in USED[function]]:
             raise ValueError(f"'{function}' was given '{extra[0]}', expected of {', '.join(USED[function]) or 'none'}.")
