@@ -1,6 +1,5 @@
 """The `uva` command: quick where it can be, and short when something is wrong."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from command_line import distribution, python
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.demos.boring_classes import BoringModel
@@ -19,9 +19,7 @@ from uva_lightning.callbacks.run_record import RunRecord
 from uva_lightning.cli import COMMANDS, TRAINING, main
 from uva_lightning.commands.configs import find_config, resolve_configs, shipped
 from uva_lightning.commands.discovery import GROUP, load_entry_points
-from uva_lightning.commands.doctor import check_simulators, check_torch, check_torchvision
 from uva_lightning.commands.errors import UserError, for_user, hint
-from uva_lightning.simulators.installed import FILLED, MARKER, place_of
 
 SOURCE = Path(__file__).parents[1] / "src"
 EXPERIMENT = shipped()["quickstart.yaml"].read_text()
@@ -62,22 +60,9 @@ def uva(*args: str) -> int:
         return int(stop.code or 0)
 
 
-def python(*args: str, path: Path | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    folders = os.pathsep.join(str(folder) for folder in (path, SOURCE) if folder)
-    env = os.environ | {"PYTHONPATH": folders, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *args], capture_output=True, text=True, env=env, cwd=cwd, timeout=120)
-
-
 @pytest.fixture(autouse=True)
 def own_argv(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["uva"])
-
-
-def distribution(folder: Path, name: str, version: str, entry_points: str = "") -> None:
-    info = folder / f"{name}-{version}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (info / "entry_points.txt").write_text(entry_points)
 
 
 # -- the overview ---------------------------------------------------------------------------------------------------
@@ -220,85 +205,6 @@ def test_broken_entry_point_names_its_package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=r"'reach' of package 'broken_pack' .* pip uninstall broken_pack"):
         load_entry_points()
-
-
-# -- doctor ---------------------------------------------------------------------------------------------------------
-
-
-def test_doctor_finds_a_torchvision_that_breaks(tmp_path, monkeypatch):
-    distribution(tmp_path, "torchvision", "0.20.0+cu130")
-    (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision/__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    check = check_torchvision()
-    assert check.level == "FAIL"
-    assert "torchvision::nms does not exist" in check.fact
-    assert check.mend.startswith("pip uninstall torchvision")
-
-
-def test_doctor_warns_of_a_torchvision_of_another_release(tmp_path, monkeypatch):
-    distribution(tmp_path, "torchvision", "0.2.0")
-    (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision/__init__.py").touch()
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert check_torchvision().level == "WARN"
-
-
-def test_doctor_works_where_torch_and_lightning_do_not(tmp_path):
-    for name in ("torch", "lightning"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("raise OSError('libcudart.so: cannot open shared object file')")
-    done = python("-m", "uva_lightning.cli", "doctor", path=tmp_path, cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
-    failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("FAIL")]
-    assert failed == ["torch", "lightning"]
-    assert "libcudart.so" in done.stdout
-
-
-def test_doctor_accepts_the_torch_of_the_tests():
-    assert [check.level for check in check_torch()][0] == "OK"
-
-
-def test_components_are_found_without_simulators_and_servers():
-    code = """
-import sys
-from uva_lightning.commands.extras import EXTRAS
-gone = {*EXTRAS["sim"], *EXTRAS["serve"]} - {"matplotlib"}  # which torchmetrics imports where its record is found
-sys.modules |= dict.fromkeys(gone)
-from uva_lightning.commands.discovery import import_components
-left_out = import_components()
-assert not [name for name in left_out if ".callbacks." in name], left_out
-import uva_lightning.commands.rollout
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_doctor_tells_what_is_wrong_with_a_simulator(tmp_path, monkeypatch):
-    monkeypatch.setenv("UVA_ENVS", str(tmp_path))
-    libero, toolhang = check_simulators()
-    assert (libero.level, toolhang.level) == ("OK", "OK")
-    assert "not installed" in libero.fact
-    place = place_of("libero")
-    (place.venv / "bin").mkdir(parents=True)
-    assert next(check_simulators()).mend == "uva env install libero"
-    place.python.touch()
-    (place.venv / FILLED).write_text(place.pinned)
-    for missing, level in ((0, "OK"), (30, "WARN")):
-        (place.folder / MARKER).write_text(json.dumps({"pins": place.pinned, "missing": missing}))
-        assert next(check_simulators()).level == level
-    assert "lacks 30 assets" in next(check_simulators()).fact
-
-
-def test_broken_torch_is_named_when_training_starts(tmp_path):
-    (tmp_path / "lightning").mkdir()
-    (tmp_path / "lightning/__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
-    done = python("-m", "uva_lightning.cli", "fit", path=tmp_path, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "`uva doctor` says how to mend it" in done.stderr
 
 
 # -- errors ---------------------------------------------------------------------------------------------------------

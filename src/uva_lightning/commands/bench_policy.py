@@ -70,7 +70,7 @@ def bench_policy(
     where = chosen_device(device)
     module = _model(ckpt, experiment, execute).to(where).eval()
     chosen = native_dtype(module.device) if dtype == "auto" else DTYPES[dtype]
-    fast = UVAPolicy(module, chosen, steps={"action": steps, "video": steps}, compile=compile)
+    fast = UVAPolicy(module, chosen, steps=dict.fromkeys(module.heads, steps), compile=compile)
     runs = [Run(FAST, fast), *([Run(PLAIN, plain_policy(module))] if baseline else [])]
     calls = {FAST: repeats, PLAIN: min(repeats, PLAIN_CALLS)}
     measure(runs, _function(video), Scene(fast, batch, instruction_of(fast)), execute, calls)
@@ -113,8 +113,7 @@ def _function(rounds: int) -> Callable[[UVAPolicy], object]:
 
 def plain_policy(module: UVAModule) -> UVAPolicy:
     """Give the policy that decides as the official code: in float32, in 100 steps, and keeps nothing."""
-    steps = {"action": PLAIN_STEPS, "video": PLAIN_STEPS}
-    return UVAPolicy(module, torch.float32, steps=steps, fast=False)
+    return UVAPolicy(module, torch.float32, steps=dict.fromkeys(module.heads, PLAIN_STEPS), fast=False)
 
 
 def described(runs: list[Run], settings: TYPED, peak: Peak) -> TYPED:
