@@ -117,11 +117,12 @@ def test_the_newest_whole_file_is_found(tmp_path):
     assert newest_whole([tmp_path], since=1002) is None
 
 
-def test_where_the_last_file_is_broken_the_one_before_serves(tmp_path):
+@pytest.mark.parametrize("content", [b"no checkpoint", b"hello world" * 100, b"\x80\x02e."])
+def test_where_the_last_file_is_broken_the_one_before_serves(tmp_path, content):
     files, path = WholeCheckpoints(), tmp_path / "last.ckpt"
     for _ in range(2):
         files.save_checkpoint(WHOLE, path)
-    path.write_bytes(b"no checkpoint")
+    path.write_bytes(content)
     assert newest_whole([tmp_path]) == tmp_path / "last.ckpt.previous"
 
 

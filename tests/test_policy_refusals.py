@@ -67,6 +67,10 @@ def test_what_is_no_observation_is_refused(policy):
     policy.act(episode()[0])
     with pytest.raises(ValueError, match="frames is a ndarray, expected a dictionary: pictures by camera"):
         policy.explain(np.zeros((2, 96, 96, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"'top' is \[1, 96, 96, 3\], .* \[2, 96, 96, 3\] .*; give \[2\] pictures"):
+        policy.explain({"top": np.zeros((1, 96, 96, 3), np.uint8)})
+    with pytest.raises(ValueError, match=r"instruction is a vector \[512\], .* trained without instructions"):
+        policy.reset(np.zeros(512, np.float32))
     with pytest.raises(ValueError, match="predict_next has no actions"):
         policy.predict_next(None, None)
     with pytest.raises(ValueError, match="The action chunk has NaN or infinity, .*; check what decided it"):

@@ -183,9 +183,11 @@ def _check_picture(camera: str, picture: Any, shape: tuple[int, ...]) -> None:
             f"send them as the camera gives them, or scale back and round."
         )
     if picture.shape != shape:
+        one = picture.shape[-PICTURE_AXES:] == shape[-PICTURE_AXES:]
+        fix = f"give {list(shape[:-PICTURE_AXES])} pictures" if one else "resize or turn the axes before sending"
         raise ContractError(
             f"Camera '{camera}' is {list(picture.shape)}, the checkpoint was trained with {list(shape)} (height, "
-            "width, RGB last); resize or turn the axes before sending."
+            f"width, RGB last); {fix}."
         )
 
 

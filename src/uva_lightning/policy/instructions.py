@@ -40,8 +40,9 @@ class Instructions:
         """
         width = self.spec.text_dim
         if not width:
+            said = repr(instruction) if isinstance(instruction, str) else f"a vector {list(np.shape(instruction))}"
             raise ContractError(
-                f"The instruction is {instruction!r}, the checkpoint was trained without instructions; leave it out."
+                f"The instruction is {said}, the checkpoint was trained without instructions; leave it out."
             )
         if not isinstance(instruction, str):
             vector = np.asarray(instruction, dtype=np.float32)
