@@ -1,6 +1,7 @@
 """Two processes train one model."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -84,24 +85,27 @@ def test_two_processes_train_on_a_mixture_in_the_same_shares(tmp_path, tiny_data
     }
 
 
+SUITE = """
+  logger: {class_path: CSVLogger, init_args: {save_dir: SAVE, name: run, version: ''}}
+  callbacks:
+    - class_path: watched_suite.WatchedSuite
+      init_args: {fails: FAILS, suite: '{class_path: short_suites.UnequalSuite, init_args: {seed: 7}}', workers: 1}
+    - {class_path: ModelCheckpoint, init_args: {monitor: rollout/score}}
+"""
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_episodes_of_a_suite(tmp_path, tiny_data):
     for package in ("gymnasium", "pymunk", "shapely", "cv2", "av"):
         pytest.importorskip(package)
     played = CONFIG.replace("limit_val_batches: 0", "limit_val_batches: 1\n  check_val_every_n_epoch: 1")
     played = played.replace("max_steps: 3", "max_steps: 1\n  val_check_interval: 1")
-    played += """
-  logger: {class_path: CSVLogger, init_args: {save_dir: SAVE, name: run, version: ''}}
-  callbacks:
-    - class_path: SuiteRollout
-      init_args: {suite: '{class_path: short_suites.UnequalSuite, init_args: {seed: 7}}', workers: 1}
-    - {class_path: ModelCheckpoint, init_args: {monitor: rollout/score}}
-"""
+    played += SUITE
     found = {}
     for devices in (1, 2):
         folder = tmp_path / str(devices)
         folder.mkdir()
-        config = played.replace("SAVE", str(folder))
+        config = played.replace("SAVE", str(folder)).replace("FAILS", "false")
         result = fit(folder, tiny_data.path, f"--trainer.devices={devices}", config=config)
         assert result.returncode == 0, result.stderr[-2000:]
         (table,) = folder.glob("run/metrics.csv")
@@ -110,5 +114,10 @@ def test_two_processes_share_the_episodes_of_a_suite(tmp_path, tiny_data):
         found[devices] = {name: float(x) for row in rows for name, x in row.items() if x and "rollout/" in name}
         films = {path.name for path in folder.glob("run/rollouts/*/*.mp4")}
         assert films == {"one_7.mp4", "two_8.mp4", "three_10.mp4"}
+    seeds = [json.loads((tmp_path / f"2/seeds_{rank}.json").read_text()) for rank in (0, 1)]
+    assert seeds == [[7, 8, 9], [10, 11, 12]]
     assert len({found[1][f"rollout/{name}/score"] for name in ("one", "two", "three")}) == 3
     assert found[1] == pytest.approx(found[2], rel=1e-3)
+    result = fit(tmp_path, tiny_data.path, config=played.replace("SAVE", str(tmp_path)).replace("FAILS", "true"))
+    assert result.returncode != 0
+    assert "there is no simulator here" in result.stderr

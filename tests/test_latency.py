@@ -120,7 +120,7 @@ def test_who_cannot_says_why(model):
     with pytest.raises(ValueError, match="The expert acts from the state"):
         actor_for(late, baseline("expert", 8))
     all_run = Checkpoint(Given("all", Path(model.place)), 16, "cpu", 1, None)
-    with pytest.raises(ValueError, match=r"no action is left to continue; lower --play\.execute"):
+    with pytest.raises(ValueError, match=r"no action is left to continue; lower execute"):
         actor_for(continued, all_run)
 
 

@@ -104,6 +104,8 @@ def test_what_cannot_be_played_is_refused_at_once(fit, tiny_data):
         fit(tiny_data(), SuiteRollout(SHORT, execute=20))
     with pytest.raises(ValueError, match="workers is -1"):
         SuiteRollout(SHORT, workers=-1)
+    with pytest.raises(ValueError, match="name is 'a/b', expected one without a slash"):
+        SuiteRollout(SHORT, name="a/b")
     with pytest.raises(ValueError, match="beside is 0"):
         SuiteRollout(SHORT, beside=0)
     with pytest.raises(ValueError, match="every is 0"):
@@ -114,7 +116,7 @@ def test_numbers_that_would_be_mixed_or_missing_are_refused(fit, tiny_data):
     with pytest.raises(ValueError, match="2 callbacks log 'rollout/score', expected one; give each a name"):
         fit(tiny_data(), SuiteRollout(SHORT), Rollout())
     best = ModelCheckpoint(monitor="rollout/score")
-    with pytest.raises(ValueError, match="ModelCheckpoint watches rollout/score at every validation, and every is 2"):
+    with pytest.raises(ValueError, match=r"looks for rollout/score at every 1. validation and every is 2"):
         fit(tiny_data(), SuiteRollout(SHORT, every=2), best)
 
 

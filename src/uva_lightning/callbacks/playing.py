@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from itertools import zip_longest
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from uva_lightning.video_files import safe, side_by_side, write_mp4
 
 NAME = "rollout"
 LONGEST = timedelta(days=1)
-"""Time that processes wait for one that plays; ``RankWatch`` finds one that has died."""
+"""Time that processes wait for one that plays."""
 SHOWN = 4
 """TensorBoard shows every so many-th frame of a film."""
 
@@ -68,6 +68,8 @@ class Playing(Callback, ABC):
         for what, value, low in (("every", every, 1), ("videos", videos, 0)):
             if value < low:
                 raise ValueError(f"{what} is {value}, expected at least {low}.")
+        if not name or "/" in name:
+            raise ValueError(f"name is '{name}', expected one without a slash.")
         self.every, self.execute, self.videos, self.set, self.name = every, execute, videos, set, name
         self._validations, self._group = 0, None
 
@@ -82,7 +84,7 @@ class Playing(Callback, ABC):
 
     @abstractmethod
     def play(self, trainer: Trainer, module: UVAModule) -> Sequence[Played]:
-        """Play the part of this process: of all episodes in order those numbered rank, rank + world size, ..."""
+        """Play the part of this process: of all episodes in order a block, after those of lower ranks."""
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the count, so that a resumed run plays when the whole one would."""
@@ -101,7 +103,7 @@ class Playing(Callback, ABC):
         """
         if stage in ("fit", "validate"):
             self._refuse_misfits(trainer)
-            self.check(trainer, self._ours(pl_module))
+            _together(trainer, lambda: self.check(trainer, self._ours(pl_module)))
             if trainer.world_size > 1 and self._group is None:
                 self._group = distributed.new_group(backend="gloo", timeout=LONGEST)
 
@@ -134,10 +136,8 @@ class Playing(Callback, ABC):
             parts = [None] * trainer.world_size if trainer.is_global_zero else None
             distributed.gather_object(own, parts, group=self._group)
         found: dict[str, list[Played]] = {}
-        for turn in zip_longest(*(parts or ())):
-            for one in turn:
-                if one is not None:
-                    found.setdefault(one.scenario, []).append(one)
+        for one in chain.from_iterable(parts or ()):
+            found.setdefault(one.scenario, []).append(one)
         return found
 
     def _refuse_misfits(self, trainer: Trainer) -> None:
@@ -148,12 +148,15 @@ class Playing(Callback, ABC):
                 f"{len(same)} callbacks log '{self.name}/score', expected one; give each a name of its own: "
                 "init_args.name."
             )
-        watching = [one for one in callbacks if str(getattr(one, "monitor", "")).startswith(f"{self.name}/")]
-        if self.every > 1 and watching:
-            raise ValueError(
-                f"{type(watching[0]).__name__} watches {watching[0].monitor} at every validation, and every is "
-                f"{self.every}, expected 1; set it and validate more rarely: trainer.check_val_every_n_epoch."
-            )
+        for one in callbacks:
+            monitor, looks = str(getattr(one, "monitor", "")), getattr(one, "_every_n_epochs", 1) or 1
+            lenient = not getattr(one, "strict", True)
+            if monitor.startswith(f"{self.name}/") and looks % self.every and not lenient:
+                raise ValueError(
+                    f"{type(one).__name__} looks for {monitor} at every {looks}. validation and every is {self.every}, "
+                    "expected a number whenever it looks; set every: 1 and validate more rarely "
+                    "(trainer.check_val_every_n_epoch), or set every_n_epochs of the ModelCheckpoint."
+                )
 
     def _ours(self, module: LightningModule) -> UVAModule:
         if not isinstance(module, UVAModule):
@@ -161,6 +164,23 @@ class Playing(Callback, ABC):
                 f"{type(self).__name__} got a {type(module).__name__}, expected a UVAModule; remove the callback."
             )
         return module
+
+
+def _together(trainer: Trainer, check: Callable[[], None]) -> None:
+    """Check on all processes; where one fails, all end, and none waits for it."""
+    trouble: Exception | None = None
+    try:
+        check()
+    except Exception as error:
+        trouble = error
+    if trainer.world_size > 1:
+        told: list[Any] = [None] * trainer.world_size
+        distributed.all_gather_object(told, trouble and str(trouble))
+        failed = [f"rank {rank}: {words}" for rank, words in enumerate(told) if words is not None]
+        if failed and trouble is None:
+            raise ValueError(f"Other processes cannot play; {failed[0]}")
+    if trouble is not None:
+        raise trouble
 
 
 def _filmed(one: Played, folder: Path, rate_hz: float) -> Played:

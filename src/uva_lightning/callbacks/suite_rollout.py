@@ -33,7 +33,8 @@ class SuiteRollout(Playing):
         every: Play at every so many validations in training.
         execute: Actions of a chunk that are run before the policy decides again.
         videos: Episodes of each scenario that are filmed.
-        workers: Processes that simulate, for each one that trains; 0 shares the cores.
+        workers: Processes that simulate, for each one that trains; 0 shares the cores of this process among the devices
+            of the node, too few where a launcher has bound each to cores of its own.
         beside: Episodes that each process plays side by side; their simulators are in memory at a time.
         set: Of a mixture, the data set that is like the environment; the only one with actions if not given.
         name: Stands before all that is logged, instead of ``rollout``.
@@ -87,14 +88,17 @@ class SuiteRollout(Playing):
         scenarios, played = self._scenarios(), list[Played]()
         model = self._model(trainer, module, scenarios)
         whole = [(one, replace(start, film=n < self.videos)) for one in scenarios for n, start in enumerate(one.starts)]
-        own = whole[trainer.global_rank :: trainer.world_size]
-        count = min(self.workers or max(1, _cores() // trainer.num_devices), self.beside, len(own))
-        quiet = not trainer.is_global_zero
+        rank, world = trainer.global_rank, trainer.world_size
+        own = whole[rank * len(whole) // world : (rank + 1) * len(whole) // world]
         if not own:
             return played
-        with Workers(count) as workers, tqdm(total=len(own), desc="rollouts", leave=False, disable=quiet) as bar:
-            for scenario in scenarios:
-                starts = [start for one, start in own if one is scenario]
+        mine = [(one, [start for other, start in own if other is one]) for one in scenarios]
+        most = max(len(starts) for _, starts in mine)
+        count = min(self.workers or max(1, _cores() // trainer.num_devices), self.beside, most)
+        with Workers(count) as workers, tqdm(total=len(own), desc="rollouts", leave=False, disable=rank > 0) as bar:
+            for scenario, starts in mine:
+                if not starts:
+                    continue
                 recipe, seed = unchecked(scenario.env, model.policy.spec, self.execute), scenario.starts[0].seed
                 for games in waves(workers, actor_for(scenario, model), recipe, starts, seed, self.beside):
                     for game in games:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,16 @@ RATE_TOLERANCE = 0.01
 PICTURE_AXES = 3
 BYTE = 255
 LARGEST = 2**53
-"""Above it floating-point numbers do not tell two steps apart."""
+"""From here on floating-point numbers do not tell two steps apart."""
 
 
 class ContractError(ValueError):
     """What a policy was given is not what its checkpoint was trained with."""
+
+
+def is_whole(value: Any) -> bool:
+    """Tell whether this is an integer, of Python or NumPy."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def batch_of(observation: Any) -> int | None:
@@ -93,22 +98,25 @@ def check_actions(actions: ArrayLike, spec: DataSpec, lead: tuple[int, ...]) -> 
     return np.asarray(actions, dtype=np.float32)
 
 
-def check_names(environments: Any, count: int | None = None) -> None:
-    """Refuse what is no list of names of environments, each once.
+def names_of(environments: Any, count: int | None = None) -> list[Hashable]:
+    """Give names of environments as a list, each once.
 
     Args:
-        environments: What was given.
+        environments: Several names, such as a list, an array or the keys of a dictionary.
         count: How many there are; any number if not given.
 
     Raises:
-        ContractError: It is not.
+        ContractError: They are not names, not each once, or not so many.
     """
-    if isinstance(environments, str) or not isinstance(environments, Sequence):
+    if isinstance(environments, str) or not isinstance(environments, Iterable):
         raise ContractError(f"environments is {environments!r}, expected a list of names: [{environments!r}].")
-    if count is not None and len(environments) != count:
-        raise ContractError(f"There are {count} environments and {len(environments)} names; name each.")
-    if double := [name for place, name in enumerate(environments) if name in environments[:place]]:
-        raise ContractError(f"Two environments are called {double[0]!r}, expected each name once; rename one.")
+    names = environments.tolist() if isinstance(environments, np.ndarray) else list(environments)
+    if count is not None and len(names) != count:
+        raise ContractError(f"There are {count} environments and {len(names)} names; name each.")
+    if len(seen := set(names)) < len(names):
+        double = next(name for name in seen if names.count(name) > 1)
+        raise ContractError(f"Two environments are called {double!r}, expected each name once; rename one.")
+    return names
 
 
 def check_window(
@@ -228,7 +236,7 @@ def _check_clock(name: str, given: Any, lead: tuple[int, ...], whole: bool) -> N
         found = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ContractError(f"'{name}' of the observation is {given!r}, {wanted}.") from error
-    fits = found.shape in ((), lead) and (np.abs(found) <= LARGEST).all()
+    fits = found.shape in ((), lead) and (np.abs(found) < LARGEST).all()
     if not fits or (whole and (found % 1 != 0).any()):
         raise ContractError(f"'{name}' of the observation is {given!r}, {wanted}.")
 
@@ -236,8 +244,9 @@ def _check_clock(name: str, given: Any, lead: tuple[int, ...], whole: bool) -> N
 def _check_rate(rate_hz: Any, spec: DataSpec) -> None:
     if rate_hz is None:
         return
-    if isinstance(rate_hz, bool) or not isinstance(rate_hz, int | float | np.number):
+    if isinstance(rate_hz, bool | str) or np.ndim(rate_hz):
         raise ContractError(f"'rate_hz' of the observation is {rate_hz!r}, expected a number of Hz.")
+    rate_hz = float(rate_hz)
     if not abs(rate_hz - spec.rate_hz) <= RATE_TOLERANCE * spec.rate_hz:  # NaN is beside every rate
         raise ContractError(
             f"Observations come at {rate_hz:g} Hz, the checkpoint was trained at {spec.rate_hz:g} Hz; run the control "

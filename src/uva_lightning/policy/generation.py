@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from uva_lightning.model.heads.base import Head, Sampling, Steps
 from uva_lightning.model.heads.denoiser import Guide, StepNoise, fresh_noise
 from uva_lightning.model.heads.holding import Held
+from uva_lightning.policy.contract import is_whole
 from uva_lightning.policy.stages import Stages
 from uva_lightning.types import Tokens, Visible
 
@@ -97,7 +98,7 @@ def _check_options(temperature: float | None, guidance: float, iterations: int) 
         raise ValueError(f"temperature is {temperature}, expected a number from 0 to {HOTTEST}.")
     if not math.isfinite(guidance):
         raise ValueError(f"guidance is {guidance}, expected a finite number; 1 is none.")
-    if not isinstance(iterations, int):
+    if not is_whole(iterations):
         raise ValueError(f"iterations is {iterations!r}, expected a whole number; UVA uses 1 to 8.")
 
 

@@ -20,15 +20,16 @@ from uva_lightning.policy.contract import (
     batch_of,
     check_actions,
     check_frames,
-    check_names,
     check_observation,
+    is_whole,
+    names_of,
     one_row,
 )
 from uva_lightning.policy.engine import Engine, FastEngine, native_dtype
 from uva_lightning.policy.histories import Histories
 from uva_lightning.policy.instructions import Embed, Instructions
 from uva_lightning.policy.planner import Planner
-from uva_lightning.policy.proposals import Given, Proposals, Proposed, plain
+from uva_lightning.policy.proposals import Proposed, plain, proposals_of
 from uva_lightning.policy.rewards import Reward, Score
 from uva_lightning.policy.windows import Frames, WindowObservation, WindowPolicy
 
@@ -79,7 +80,7 @@ class UVAPolicy:
         fast: bool = True,
         compile: bool = False,
     ) -> None:
-        if not isinstance(every, int) or every < 1:
+        if not is_whole(every) or every < 1:
             raise ValueError(f"every is {every} control steps between observations, expected at least 1.")
         dtype = native_dtype(module.device) if dtype is None else dtype
         engine = FastEngine(module, dtype, compile) if fast else Engine(module)
@@ -146,21 +147,20 @@ class UVAPolicy:
         if isinstance(instruction, Sequence) and not isinstance(instruction, str):
             told: list[NDArray[np.float32] | None] = [self._tell(one) for one in instruction]
             environments = list(range(len(told))) if environments is None else environments
-            check_names(environments, len(told))
+            environments = names_of(environments, len(told))
         else:
             one = None if instruction is None else self._tell(instruction)
             if environments is None:
                 self._histories.begin(one, seed)
                 return
-            check_names(environments)
+            environments = names_of(environments)
             told = [one] * len(environments)
         for row, name in enumerate(environments):
             self._histories.reset(name, told[row], None if seed is None else seed + row)
 
     def forget(self, environments: Environments) -> None:
         """Drop environments that are gone, with all that is known of them."""
-        check_names(environments)
-        for name in environments:
+        for name in names_of(environments):
             self._histories.known.pop(name, None)
 
     def observe(self, observation: Observation, environments: Environments | None = None) -> None:
@@ -292,15 +292,12 @@ class UVAPolicy:
         names = self._look(observation, environments)
         window = self._window(names, pictures=True)
         made = proposals(plain(window)) if callable(proposals) else proposals
-        if not isinstance(made, int | Proposals):
-            numbers = check_actions(made, self.spec, (len(np.atleast_1d(made)), *self._lead(names)))
-            made = Given(numbers[:, None] if self._single else numbers)
-        return self._chunk(Planner(self.windows, reward, made, margin).act(window), names)
+        found = proposals_of(made, self.spec, self._lead(names))
+        return self._chunk(Planner(self.windows, reward, found, margin).act(window), names)
 
     def check(self, environments: Environments) -> None:
         """Raise a ``ContractError`` for those that lack frames, states or the instruction to decide."""
-        check_names(environments)
-        self._histories.check(environments)
+        self._histories.check(names_of(environments))
 
     @property
     def environments(self) -> list[Hashable]:
@@ -311,14 +308,13 @@ class UVAPolicy:
         """Check and take an observation; gives the environments that the call is about."""
         if observation is None:
             names = self._last if environments is None else environments
-            check_names(names)
+            names = names_of(names)
             self._histories.require(names)
             self._single = self._single and len(names) == 1
             return names
         count = batch_of(observation)
         check_observation(observation, self.spec, count)
-        names = list(range(count or 1)) if environments is None else environments
-        check_names(names, count or 1)
+        names = list(range(count or 1)) if environments is None else names_of(environments, count or 1)
         self._histories.add(one_row(observation) if count is None else observation, names)
         self._last, self._single = names, count is None
         return names

@@ -7,13 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
+from uva_lightning.policy.contract import ContractError, check_actions, is_whole
 from uva_lightning.policy.windows import WindowObservation, WindowPolicy
+from uva_lightning.types import DataSpec
 
 if TYPE_CHECKING:
     from uva_lightning.policy.imagination import Envs
@@ -198,3 +200,24 @@ environments) of another origin, or a function that proposes them from the histo
 def plain(observation: WindowObservation) -> WindowObservation:
     """Leave out latents, which only the model that made them understands."""
     return {kind: entries for kind, entries in observation.items() if kind != "latents"}
+
+
+def proposals_of(made: Any, spec: DataSpec, lead: tuple[int, ...]) -> Proposals | int:
+    """Turn what a planner was given into proposals.
+
+    Args:
+        made: Proposals, a number of samples of the policy, or chunks f32[k, *lead, h, a].
+        spec: Contract of the checkpoint.
+        lead: Environments; none for a single one.
+
+    Raises:
+        ContractError: It is none of these.
+    """
+    if isinstance(made, Proposals):
+        return made
+    if is_whole(made):
+        return int(made)
+    if isinstance(made, str) or not np.ndim(made):
+        raise ContractError(f"proposals is {made!r}, expected a whole number, chunks f32[k, h, a] or Proposals.")
+    numbers = check_actions(made, spec, (len(made), *lead))
+    return Given(numbers if lead else numbers[:, None])

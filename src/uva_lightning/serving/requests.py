@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uva_lightning.policy.committed import Rest
-from uva_lightning.policy.contract import PICTURE_AXES, check_observation, one_row
+from uva_lightning.policy.contract import LARGEST, PICTURE_AXES, check_observation, one_row
 from uva_lightning.policy.windows import Frames
 from uva_lightning.serving.keys import STATE, TURNED, VIDEO
 from uva_lightning.types import DataSpec
@@ -26,7 +26,6 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
 }
 """Options that are numbers: type, lowest and highest value."""
 ARRAYS = ("actions", "committed")
-EXACT = 2**53
 """Whole numbers below it are exact as f64, which is how control steps travel."""
 USED = {
     "policy": ("temperature", "committed", "delay"),
@@ -150,10 +149,10 @@ def _one(values: Mapping[str, Any], facts: Mapping[str, Any], spec: DataSpec) ->
 def _check_clock(values: Mapping[str, Any], spec: DataSpec) -> None:
     """Refuse numbers and times that name no control step."""
     steps, times = np.ravel(values.get("step", ())), np.ravel(values.get("time", ()))
-    if (odd := steps[(steps != np.floor(steps)) | (steps < 0) | (steps >= EXACT)]).size:
-        raise ValueError(f"step is {odd[0]:.16g}, expected whole numbers from 0 to {EXACT - 1}; count control steps.")
-    if (odd := times[np.abs(times) >= EXACT / spec.rate_hz]).size:
-        raise ValueError(f"time is {odd[0]:.16g}, expected seconds below {EXACT / spec.rate_hz:.3g}; convert to s.")
+    if (odd := steps[(steps != np.floor(steps)) | (steps < 0) | (steps >= LARGEST)]).size:
+        raise ValueError(f"step is {odd[0]:.16g}, expected whole numbers from 0 to {LARGEST - 1}; count control steps.")
+    if (odd := times[np.abs(times) >= LARGEST / spec.rate_hz]).size:
+        raise ValueError(f"time is {odd[0]:.16g}, expected seconds below {LARGEST / spec.rate_hz:.3g}; convert to s.")
 
 
 def _facts(found: Mapping[str, Any]) -> dict[str, Any]:
