@@ -88,8 +88,9 @@ class SceneCamera(Camera):
         while not self._kept:
             if time.monotonic() > end or not self._drawer.is_alive():
                 self.close()
+                why = self._error or "this machine was too busy to look for it"
                 raise RobotUnavailable(
-                    f"Camera '{self.name}' sees no world at {self.scene} within {timeout:g} s ({self._error}); start "
+                    f"Camera '{self.name}' sees no world at {self.scene} within {timeout:g} s ({why}); start "
                     "the simulation with world.scene set to this file."
                 )
             time.sleep(0.01)
