@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from math import inf
 
 import pytest
 
@@ -29,6 +30,7 @@ from uva_lightning.commands.rollout import rollout
 from uva_lightning.model.heads.base import VideoHead
 from uva_lightning.model.heads.flow import FlowMatching
 from uva_lightning.objectives.video_model import VideoModel
+from uva_lightning.policy.planner import Planner
 from uva_lightning.policy.windows import WindowPolicy
 from uva_lightning.rollouts import run_rollouts
 
@@ -116,7 +118,7 @@ def test_numbers_that_would_be_mixed_or_missing_are_refused(fit, tiny_data):
     with pytest.raises(ValueError, match="2 callbacks log 'rollout/score', expected one; give each a name"):
         fit(tiny_data(), SuiteRollout(SHORT), Rollout())
     best = ModelCheckpoint(monitor="rollout/score")
-    with pytest.raises(ValueError, match=r"looks for rollout/score at every 1. validation and every is 2"):
+    with pytest.raises(ValueError, match="ModelCheckpoint looks for rollout/score every 1 validations and every is 2"):
         fit(tiny_data(), SuiteRollout(SHORT, every=2), best)
 
 
@@ -164,6 +166,8 @@ def test_a_checkpoint_that_hears_is_told_what_to_do(tmp_path):
     rollout(file, prompt="push the T", **played)
     results = json.loads((tmp_path / "played/results.json").read_text())
     assert (results["env"], results["prompt"]) == ("pusht", "push the T")
+    rollout(file, prompt="push the T", **{**played, "out": None}, actor=partial(Planner, proposals=2, margin=inf))
+    assert (tmp_path / "rollouts/model_pusht_Planner/results.json").is_file()
     content["data"]["init_args"].pop("text")
     dumb = untrained.checkpoint(tmp_path / "dumb.ckpt", talking(), config=yaml.safe_dump(content))
     with pytest.raises(UserError, match="trained without instructions, prompt is 'push'; leave --prompt out"):

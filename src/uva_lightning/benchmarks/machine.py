@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
 import torch
 
 from uva_lightning import __version__
+from uva_lightning.cores import usable_cores
 
 MIB = 2**20
 CPU, MEMORY, STATUS, PEAK_RESET = (
@@ -18,10 +18,9 @@ CPU, MEMORY, STATUS, PEAK_RESET = (
 
 def machine() -> dict[str, str | int | float]:
     """Name processor, cores, memory and versions."""
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "processor": _entry(CPU, "model name") or platform.processor() or platform.machine(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count() or 1,
+        "cores": usable_cores(),
         "memory_gib": round(_kib(MEMORY, "MemTotal") / 2**20, 1),
         "system": platform.system(),
         "python": platform.python_version(),

@@ -153,7 +153,7 @@ class Playing(Callback, ABC):
             lenient = not getattr(one, "strict", True)
             if monitor.startswith(f"{self.name}/") and looks % self.every and not lenient:
                 raise ValueError(
-                    f"{type(one).__name__} looks for {monitor} at every {looks}. validation and every is {self.every}, "
+                    f"{type(one).__name__} looks for {monitor} every {looks} validations and every is {self.every}, "
                     "expected a number whenever it looks; set every: 1 and validate more rarely "
                     "(trainer.check_val_every_n_epoch), or set every_n_epochs of the ModelCheckpoint."
                 )

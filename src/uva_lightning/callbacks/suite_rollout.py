@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning.pytorch import Trainer
 from tqdm.auto import tqdm
 
 from uva_lightning.callbacks.playing import NAME, Played, Playing
+from uva_lightning.cores import usable_cores
 from uva_lightning.module import UVAModule
 from uva_lightning.policy.windows import WindowPolicy
 
 if TYPE_CHECKING:
+    from uva_lightning.envs.games import Start
+    from uva_lightning.envs.vector import Workers
     from uva_lightning.evaluation.suite import Scenario
     from uva_lightning.evaluation.trained import InTraining
 
@@ -82,30 +84,31 @@ class SuiteRollout(Playing):
     def play(self, trainer: Trainer, module: UVAModule) -> Sequence[Played]:
         """See the base class."""
         from uva_lightning.envs.vector import Workers
+
+        scenarios, rank, world = self._scenarios(), trainer.global_rank, trainer.world_size
+        model = self._model(trainer, module, scenarios)
+        whole = [(one, replace(start, film=n < self.videos)) for one in scenarios for n, start in enumerate(one.starts)]
+        own = whole[rank * len(whole) // world : (rank + 1) * len(whole) // world]
+        mine = [(one, starts) for one in scenarios if (starts := [start for other, start in own if other is one])]
+        if not mine:
+            return []
+        most = max(len(starts) for _, starts in mine)
+        count = min(self.workers or max(1, usable_cores() // trainer.num_devices), self.beside, most)
+        with Workers(count) as workers, tqdm(total=len(own), desc="rollouts", leave=False, disable=rank > 0) as bar:
+            return [one for pair in mine for one in self._played(*pair, model, workers, bar)]
+
+    def _played(
+        self, scenario: Scenario, starts: Sequence[Start], model: InTraining, workers: Workers, bar: Any
+    ) -> Iterator[Played]:
         from uva_lightning.evaluation.latency import actor_for
         from uva_lightning.evaluation.play import unchecked, waves
 
-        scenarios, played = self._scenarios(), list[Played]()
-        model = self._model(trainer, module, scenarios)
-        whole = [(one, replace(start, film=n < self.videos)) for one in scenarios for n, start in enumerate(one.starts)]
-        rank, world = trainer.global_rank, trainer.world_size
-        own = whole[rank * len(whole) // world : (rank + 1) * len(whole) // world]
-        if not own:
-            return played
-        mine = [(one, [start for other, start in own if other is one]) for one in scenarios]
-        most = max(len(starts) for _, starts in mine)
-        count = min(self.workers or max(1, _cores() // trainer.num_devices), self.beside, most)
-        with Workers(count) as workers, tqdm(total=len(own), desc="rollouts", leave=False, disable=rank > 0) as bar:
-            for scenario, starts in mine:
-                if not starts:
-                    continue
-                recipe, seed = unchecked(scenario.env, model.policy.spec, self.execute), scenario.starts[0].seed
-                for games in waves(workers, actor_for(scenario, model), recipe, starts, seed, self.beside):
-                    for game in games:
-                        film = np.stack(game.frames) if game.start.film else None
-                        played.append(Played(scenario.name, game.episode(model.policy.spec), film))
-                    bar.update(len(games))
-        return played
+        recipe, seed = unchecked(scenario.env, model.policy.spec, self.execute), scenario.starts[0].seed
+        for games in waves(workers, actor_for(scenario, model), recipe, starts, seed, self.beside):
+            for game in games:
+                film = np.stack(game.frames) if game.start.film else None
+                yield Played(scenario.name, game.episode(model.policy.spec), film)
+            bar.update(len(games))
 
     def _scenarios(self) -> list[Scenario]:
         from uva_lightning.evaluation.suite import suite_of
@@ -126,9 +129,3 @@ class SuiteRollout(Playing):
         data = getattr(trainer, "datamodule", None)
         text = None if data is None else data.chosen(policy.set).text
         return InTraining("the model", self.execute, policy, text)
-
-
-def _cores() -> int:
-    """Count the cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shlex
 import sys
 import warnings
@@ -28,6 +27,7 @@ from uva_lightning.commands.errors import UserError
 from uva_lightning.commands.extras import install_command
 from uva_lightning.commands.merge import split_configs
 from uva_lightning.commands.training import TrainingParser, read_training
+from uva_lightning.cores import usable_cores
 from uva_lightning.results import versions, write_json
 from uva_lightning.whole_files import whole
 
@@ -177,9 +177,7 @@ def _beside(config: Config, jobs: int) -> tuple[int, int | None]:
         trainer["accelerator"] == "auto" and torch.cuda.is_available()
     ):
         return jobs or 1, None
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    free = free_bytes()
+    cores, free = usable_cores(), free_bytes()
     return jobs or max(1, min(cores, free // RUN_BYTES if free else cores)), 1
 
 

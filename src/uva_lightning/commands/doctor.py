@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from uva_lightning.commands.extras import EXTRAS, install_command
+from uva_lightning.cores import usable_cores
 from uva_lightning.simulators.installed import PINS, place_of
 
 GIB = 2**30
@@ -201,8 +202,7 @@ def check_gl() -> Check:
 
 def check_cores() -> Check:
     """Count the cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = usable_cores()
     if cores < 2:
         return Check("WARN", "cores", str(cores), "expect twice the times of the README, which are for two cores")
     return Check("OK", "cores", str(cores))

@@ -84,10 +84,8 @@ def rollout(
     else:
         assert ckpt is not None  # for the type checker
         find_checkpoint(ckpt)
-        model, data = _loaded(ckpt, device, seed, set)
-        acting = _told(model if actor is None else actor(model), model, data, prompt)
+        model, acting, how = _loaded(ckpt, chosen_device(device), seed, set, actor, prompt)
         result, rate_hz = run_rollouts(acting, env, model.spec, seeds, execute, videos), model.spec.rate_hz
-        how = "" if actor is None else f"_{type(acting).__name__}"
         out = out or run_folder(ckpt) / "rollouts" / f"{ckpt.stem}_{safe(env)}{how}"
         source = {"checkpoint": named_weights(ckpt)}
     for number, frames in result.frames.items():
@@ -98,10 +96,20 @@ def rollout(
     sys.stdout.write(summary(result) + f"\nresults and {len(result.frames)} films: {out}\n")
 
 
-def _loaded(ckpt: Path, device: str, seed: int, set: str | None) -> tuple[WindowPolicy, TrainingData]:
-    """Rebuild the model of a checkpoint, and what it was trained on."""
+def _loaded(
+    ckpt: Path,
+    device: str,
+    seed: int,
+    set: str | None,
+    actor: Callable[[WindowPolicy], Acting] | None,
+    prompt: str,
+) -> tuple[WindowPolicy, Actor, str]:
+    """Rebuild the model of a checkpoint; gives it, what acts, and the end of its results' name."""
     module, data = load_module(ckpt)
-    return WindowPolicy(module.to(chosen_device(device)).eval(), seed, set=set), data
+    model = WindowPolicy(module.to(device).eval(), seed, set=set)
+    acting = None if actor is None else actor(model)
+    how = "" if acting is None else f"_{type(acting).__name__}"
+    return model, _told(acting or model, model, data, prompt), how
 
 
 def _told(actor: Actor, model: WindowPolicy, data: TrainingData, prompt: str) -> Actor:
